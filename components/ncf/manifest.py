@@ -72,7 +72,7 @@ def read_manifest(folder: Path, kind: str) -> Manifest:
         manifest: Manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
-            f"{folder} holds no {MANIFEST_NAME}: it is not a `{kind}` folder, or the step that writes it did not finish."
+            f"{folder} holds no {MANIFEST_NAME}: it is no `{kind}` folder, or the step that writes it did not finish."
         ) from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}): run the step that writes it again.") from None
@@ -123,4 +123,4 @@ def _publish(partial: Path, path: Path) -> None:
         for source in sorted(files, key=lambda p: p == partial / MANIFEST_NAME):
             target = path / source.relative_to(partial)
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(source, target)
+            source.replace(target)

@@ -1,0 +1,49 @@
+# Every target sets up what it needs: Python 3.11 to 3.13 with pip, and make, are enough to begin with.
+PYTHON ?= python3
+# uv creates and fills .venv from uv.lock. Its own version is pinned here.
+UV_VERSION := 0.13.9
+UV := .tools/uv/bin/uv
+BIN := .venv/bin
+export UV_PYTHON_DOWNLOADS := never
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint types format compile clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(UV):
+	@$(PYTHON) -m pip --version >/dev/null 2>&1 || { echo "error: $(PYTHON) has no pip: install it (Debian: apt-get install python3-pip) or set PYTHON=."; exit 1; }
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target .tools/uv uv==$(UV_VERSION)
+
+.venv/.synced: pyproject.toml uv.lock | $(UV)
+	@$(UV) sync --quiet --frozen --all-extras --python $(PYTHON)
+	@touch $@
+
+setup: .venv/.synced ## Install everything into .venv from the lock
+
+demo: setup ## Run the whole pipeline on the embedded data set
+	$(BIN)/neumf run --preset demo
+
+test: setup ## Run all tests
+	$(BIN)/pytest
+
+check: lint types ## Lint, check types and run the fast tests
+	$(BIN)/pytest -m "not slow"
+
+lint: setup ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## Check types
+	$(BIN)/mypy
+
+format: setup ## Format the code and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+compile: setup ## Compile the pipeline to build/neumf.yaml
+	$(BIN)/neumf compile --target local --output build/neumf.yaml
+
+clean: ## Remove the environment, builds and runs
+	rm -rf .venv .tools build runs

@@ -1,0 +1,40 @@
+"""The parameters of evaluation, checked before anything is read."""
+
+from dataclasses import dataclass
+
+from components.ncf.errors import InputError
+
+# Model selection, summaries and comparisons speak of the cutoff that the published tables use.
+HEADLINE_CUTOFF = 10
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Every choice that evaluation makes. Defaults live in the presets, not here.
+
+    Attributes:
+        protocols: The protocols to evaluate; empty for all that the examples have candidates for.
+        cutoffs: The k of HR@k and NDCG@k, 10 among them.
+        num_bootstrap_samples: Resamplings of the users behind each 95 % interval.
+        num_example_users: Users whose history and top ten the report shows.
+        seed: Seed of the bootstrap and of the choice of example users.
+    """
+
+    protocols: tuple[str, ...]
+    cutoffs: tuple[int, ...]
+    num_bootstrap_samples: int
+    num_example_users: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if HEADLINE_CUTOFF not in self.cutoffs or min(self.cutoffs) < 1 or len(set(self.cutoffs)) < len(self.cutoffs):
+            raise InputError(
+                f"evaluate.cutoffs {list(self.cutoffs)} must be different numbers of at least 1, {HEADLINE_CUTOFF} "
+                "among them."
+            )
+        if self.num_bootstrap_samples < 1:
+            raise InputError(f"evaluate.num_bootstrap_samples is {self.num_bootstrap_samples}: it must be at least 1.")
+        if self.num_example_users < 0:
+            raise InputError(f"evaluate.num_example_users is {self.num_example_users}: it must not be negative.")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"evaluate.seed {self.seed} is outside [0, 2**63): choose a non-negative number.")

@@ -1,0 +1,29 @@
+"""What every step's entry does around its work: set up logging and report a user's mistake as one sentence."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from components.ncf.errors import InputError
+
+# Whoever runs a step in another process finds the step's own error behind this mark.
+ERROR_MARK = "error: "
+
+
+@contextmanager
+def running_step(name: str) -> Iterator[None]:
+    """Logs to standard error while the block runs; an `InputError` ends the process with status 1.
+
+    Args:
+        name: The step's name, which starts each line.
+    """
+    logging.basicConfig(level=logging.INFO, format=f"{name}: %(message)s", stream=sys.stderr, force=True)
+    for noisy in ("apache_beam", "tensorflow", "absl", "urllib3", "h5py"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    try:
+        yield
+    except InputError as error:
+        sys.stderr.write(f"{ERROR_MARK}{error}\n")
+        sys.stderr.flush()
+        sys.exit(1)

@@ -1,0 +1,219 @@
+"""`neumf`, the command line."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from components.ncf.errors import InputError
+from pipelines.compile import TARGETS
+from pipelines.parameters import resolve_parameters, step_config
+from pipelines.presets import DEFAULT_PRESET, PRESETS
+from pipelines.run_local import RUNNERS
+
+_FOLDER = click.Path(path_type=Path)
+
+Command = Callable[..., Any]
+
+
+class _Group(click.Group):
+    """Prints a user's mistake as one sentence and exits with status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(1)
+
+
+def _preset_options(command: Command) -> Command:
+    command = click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="STEP.PARAMETER=VALUE",
+        help="Change one parameter, as train.num_epochs=5 or generate.min_ratings=10; may be repeated.",
+    )(command)
+    return click.option(
+        "--preset", default=DEFAULT_PRESET, show_default=True, help="Named choice of parameters; see `neumf presets`."
+    )(command)
+
+
+def _dataset_options(required: bool) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        command = click.option(
+            "--mirror", help="Where NAME.zip and NAME.zip.md5 are: a https://, gs:// or file:// folder."
+        )(command)
+        return click.option(
+            "--dataset", required=required, help="A name of `neumf datasets`, csv:URI or ncf:URI-PREFIX."
+        )(command)
+
+    return decorate
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="neumf-pipeline")
+def main() -> None:
+    """Train and evaluate a NeuMF recommender, as a pipeline or step by step.
+
+    \b
+    neumf run                                   the whole pipeline on a small embedded data set
+    neumf run --dataset ml-1m --preset he2017   on MovieLens, as published
+    neumf run --dataset csv:events.csv          on your own events
+
+    A mistake ends a command with one sentence on standard error and status 1.
+    """
+    # TensorFlow reads these when it is imported: no start-up banner of what the processor could do.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@main.command()
+@_dataset_options(required=False)
+@_preset_options
+@click.option("--runner", type=click.Choice(RUNNERS), default="subprocess", show_default=True,
+              help="Which of kfp's local runners runs the steps.")  # fmt: skip
+@click.option("--run-dir", type=_FOLDER, help="A new folder for everything the run writes.  [default: runs/TIME]")
+def run(
+    dataset: str | None, mirror: str | None, preset: str, overrides: tuple[str, ...], runner: str, run_dir: Path | None
+) -> None:
+    """Compile the pipeline and run it on this machine.
+
+    Runs download, generate, train and evaluate with kfp's local runner, from the compiled pipeline. RUN-DIR then
+    holds pipeline.yaml, run.log, the artifacts and summary.json with parameters, versions, durations and metrics.
+    """
+    from pipelines.display import print_summary
+    from pipelines.run import SUMMARY_NAME, run_pipeline
+
+    parameters = resolve_parameters(preset, _with_dataset(dataset, mirror, overrides))
+    console = Console()
+    run_dir = run_dir or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    summary = run_pipeline(parameters, runner, run_dir, console)
+    print_summary(console, summary)
+    console.print(f"summary {run_dir.absolute() / SUMMARY_NAME}", soft_wrap=True, highlight=False)
+
+
+@main.command()
+@_dataset_options(required=True)
+@_preset_options
+@click.option("--output", type=_FOLDER, required=True, help="The `ratings` folder to write.")
+def download(dataset: str, mirror: str | None, preset: str, overrides: tuple[str, ...], output: Path) -> None:
+    """Fetch interactions, check and parse them into Parquet."""
+    from components.download.download import download as run_step
+    from components.ncf.step import running_step
+
+    config = _step_config("download", preset, _with_dataset(dataset, mirror, overrides))
+    with running_step("download"):
+        run_step(config, output)
+
+
+@main.command()
+@click.option("--ratings", type=_FOLDER, required=True, help="The folder that download wrote.")
+@_preset_options
+@click.option("--output", type=_FOLDER, required=True, help="The `examples` folder to write.")
+def generate(ratings: Path, preset: str, overrides: tuple[str, ...], output: Path) -> None:
+    """Hold items out, draw evaluation candidates and write TFRecords."""
+    config = _step_config("generate", preset, overrides)
+    from components.generate.generate import generate as run_step
+    from components.ncf.step import running_step
+
+    with running_step("generate"):
+        run_step(config, ratings, output)
+
+
+@main.command()
+@click.option("--examples", type=_FOLDER, required=True, help="The folder that generate wrote.")
+@_preset_options
+@click.option("--seed", type=int, help="Short for --set train.seed=SEED.")
+@click.option("--checkpoint-dir", type=_FOLDER, help="Where epochs are saved and a killed run resumes.")
+@click.option("--output", type=_FOLDER, required=True, help="The `model` folder to write.")
+def train(
+    examples: Path, preset: str, overrides: tuple[str, ...], seed: int | None, checkpoint_dir: Path | None, output: Path
+) -> None:
+    """Train NeuMF and export its best epoch as a SavedModel."""
+    config = _step_config("train", preset, (*overrides, *([f"train.seed={seed}"] if seed is not None else [])))
+    from components.ncf.step import running_step
+    from components.train.train import train as run_step
+
+    with running_step("train"):
+        run_step(config, examples, output, checkpoint_dir)
+
+
+@main.command()
+@click.option("--model", type=_FOLDER, required=True, help="The folder that train wrote.")
+@click.option("--examples", type=_FOLDER, required=True, help="The folder that generate wrote.")
+@_preset_options
+@click.option("--output", type=_FOLDER, required=True, help="The `evaluation` folder to write.")
+def evaluate(model: Path, examples: Path, preset: str, overrides: tuple[str, ...], output: Path) -> None:
+    """Rank the held-out items, beside the popularity baseline, and write the report."""
+    config = _step_config("evaluate", preset, overrides)
+    from components.evaluate.evaluate import evaluate as run_step
+    from components.ncf.step import running_step
+
+    with running_step("evaluate"):
+        run_step(config, examples, model, output)
+    click.echo(output / "report.html")
+
+
+@main.command("compile")
+@click.option("--target", type=click.Choice(TARGETS), required=True, help="Where the pipeline will run.")
+@_dataset_options(required=False)
+@_preset_options
+@click.option("--output", type=_FOLDER, required=True, help="The YAML file to write.")
+def compile_command(
+    target: str, dataset: str | None, mirror: str | None, preset: str, overrides: tuple[str, ...], output: Path
+) -> None:
+    """Compile the pipeline to YAML, with the chosen parameters as its defaults."""
+    from pipelines.compile import compile_pipeline
+    from pipelines.parameters import check_parameters
+
+    parameters = resolve_parameters(preset, _with_dataset(dataset, mirror, overrides))
+    check_parameters(parameters)
+    compile_pipeline(target, parameters, output)
+
+
+@main.command()
+def datasets() -> None:
+    """List the data sets that --dataset takes."""
+    from components.download.catalog import CATALOG
+
+    table = Table("name", "interactions", "what it is", box=None)
+    for name, dataset in CATALOG.items():
+        table.add_row(name, f"{dataset.num_interactions:,}" if dataset.num_interactions else "", dataset.description)
+    table.add_row("csv:URI", "", "your own events: user, item and optionally rating and timestamp columns")
+    table.add_row(
+        "ncf:PREFIX", "", "the split files of the NCF paper: PREFIX.train.rating, .test.rating, .test.negative"
+    )
+    Console().print(table)
+
+
+@main.command()
+@click.argument("name", required=False)
+def presets(name: str | None) -> None:
+    """List the presets, or every parameter of the preset NAME."""
+    console = Console()
+    if name is None:
+        table = Table("name", "what it is", box=None)
+        for preset in PRESETS.values():
+            table.add_row(preset.name, preset.description)
+        console.print(table)
+        return
+    table = Table("parameter", "value", box=None)
+    for step, values in resolve_parameters(name, ()).items():
+        for parameter, value in values.items():
+            table.add_row(f"{step}.{parameter}", str(value) if value != "" else "(none)")
+    console.print(table)
+
+
+def _with_dataset(dataset: str | None, mirror: str | None, overrides: tuple[str, ...]) -> list[str]:
+    given = {"download.dataset": dataset, "download.mirror": mirror}
+    return [*(f"{name}={value}" for name, value in given.items() if value is not None), *overrides]
+
+
+def _step_config(step: str, preset: str, overrides: tuple[str, ...] | list[str]) -> Any:
+    return step_config(step, resolve_parameters(preset, overrides)[step])

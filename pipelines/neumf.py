@@ -1,0 +1,73 @@
+"""The DAG."""
+
+import inspect
+from typing import Any, NamedTuple
+
+from kfp import dsl
+
+from components.download.component import download
+from components.evaluate.component import evaluate
+from components.generate.component import generate
+from components.train.component import train
+
+COMPONENTS = {"download": download, "generate": generate, "train": train, "evaluate": evaluate}
+
+
+class Outputs(NamedTuple):
+    """The artifacts that a run leaves behind."""
+
+    ratings: dsl.Dataset
+    examples: dsl.Dataset
+    model: dsl.Model
+    evaluation: dsl.Artifact
+    metrics: dsl.Metrics
+    report: dsl.HTML
+
+
+def pipeline_parameter(step: str, parameter: str) -> str:
+    """Returns the pipeline's name for a step's parameter, for example "train_learning_rate"."""
+    return f"{step}_{parameter}"
+
+
+def step_parameters(step: str) -> dict[str, type]:
+    """Returns the names and types of a step's parameters, artifacts left out."""
+    signature = inspect.signature(COMPONENTS[step].python_func)
+    return {name: p.annotation for name, p in signature.parameters.items() if not _is_artifact(p.annotation)}
+
+
+def _is_artifact(annotation: Any) -> bool:
+    return hasattr(annotation, "__metadata__")
+
+
+def _neumf(*values: Any) -> Outputs:
+    """Trains and evaluates a NeuMF recommender.
+
+    1. download: fetches the interactions, checks and parses them.
+    2. generate: holds items out, draws the evaluation candidates and writes TFRecords, with Apache Beam.
+    3. train: fits NeuMF with a custom training loop and exports its best epoch.
+    4. evaluate: ranks the held-out items by each protocol, beside the popularity baseline, and writes the report.
+    """
+    channels = dict(zip(PARAMETERS, values, strict=True))
+
+    def given(step: str) -> dict[str, Any]:
+        return {name: channels[pipeline_parameter(step, name)] for name in step_parameters(step)}
+
+    ratings = download(**given("download")).outputs["ratings"]
+    examples = generate(ratings=ratings, **given("generate")).outputs["examples"]
+    model = train(examples=examples, **given("train")).outputs["model"]
+    evaluated = evaluate(examples=examples, model=model, **given("evaluate")).outputs
+    return Outputs(ratings, examples, model, evaluated["evaluation"], evaluated["metrics"], evaluated["report"])
+
+
+# The pipeline's parameters are those of its steps, each behind its step's name: a parameter that a component gains
+# is a parameter of the pipeline without another line.
+PARAMETERS: dict[str, type] = {
+    pipeline_parameter(step, name): annotation
+    for step in COMPONENTS
+    for name, annotation in step_parameters(step).items()
+}
+_neumf.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=t) for n, t in PARAMETERS.items()],
+    return_annotation=Outputs,
+)
+neumf = dsl.pipeline(name="neumf")(_neumf)

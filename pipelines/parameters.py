@@ -1,0 +1,105 @@
+"""Parameters on their way from presets and `--set` to the steps' own, checked configurations."""
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from components.ncf.errors import InputError
+from pipelines.presets import PRESETS, Parameters
+
+
+def resolve_parameters(preset: str, overrides: Iterable[str]) -> Parameters:
+    """Returns every parameter of every step.
+
+    Args:
+        preset: A preset's name.
+        overrides: Texts of the form "step.parameter=value"; later ones win.
+
+    Raises:
+        InputError: A name is unknown or a value has the wrong type.
+    """
+    if preset not in PRESETS:
+        raise InputError(f"The preset {preset!r} is unknown{_nearest(preset, PRESETS)}; `neumf presets` lists them.")
+    parameters = PRESETS[preset].parameters()
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        step, dot, name = key.strip().partition(".")
+        if not (separator and dot):
+            raise InputError(f"--set {override!r} is not of the form step.parameter=value, as train.num_epochs=5.")
+        if step not in parameters:
+            raise InputError(f"--set {override!r} names no step: use one of {', '.join(parameters)}.")
+        if name not in parameters[step]:
+            raise InputError(
+                f"--set {override!r}: {step} has no parameter {name!r}{_nearest(name, parameters[step])}; it has "
+                f"{', '.join(parameters[step])}."
+            )
+        parameters[step][name] = _parse(f"{step}.{name}", text.strip(), parameters[step][name])
+    return parameters
+
+
+def check_parameters(parameters: Mapping[str, Mapping[str, Any]]) -> None:
+    """Builds every step's configuration, so that a mistake is found before the first step runs.
+
+    Raises:
+        InputError: A value is out of range.
+    """
+    for step, values in parameters.items():
+        step_config(step, values)
+
+
+def step_config(step: str, values: Mapping[str, Any]) -> Any:
+    """Returns a step's frozen configuration.
+
+    Args:
+        step: The step's name.
+        values: Its parameters; "checkpoint_dir" is a place and no part of the configuration.
+
+    Raises:
+        InputError: A value is out of range.
+    """
+    from components.download.config import DownloadConfig
+    from components.evaluate.config import EvaluateConfig
+    from components.generate.config import GenerateConfig
+    from components.train.config import TrainConfig
+
+    config = {
+        "download": DownloadConfig,
+        "generate": GenerateConfig,
+        "train": TrainConfig,
+        "evaluate": EvaluateConfig,
+    }[step]
+    as_tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    as_tuples.pop("checkpoint_dir", None)
+    return config(**as_tuples)
+
+
+def _parse(name: str, text: str, current: Any) -> Any:
+    if isinstance(current, str):
+        return text
+    if isinstance(current, list):
+        return _parse_list(name, text, current)
+    kind = type(current)
+    try:
+        return kind(text)
+    except ValueError:
+        expected = "a whole number" if kind is int else "a number"
+        raise InputError(f"--set {name}={text}: {text!r} is not {expected}, such as {current}.") from None
+
+
+def _parse_list(name: str, text: str, current: list[Any]) -> list[Any]:
+    try:
+        values = (
+            json.loads(text) if text.startswith("[") else [part.strip() for part in text.split(",") if part.strip()]
+        )
+        if name.endswith("regularization"):
+            return [float(value) for value in values]
+        is_text = name.endswith("protocols")
+        return [str(value) if is_text else int(value) for value in values]
+    except (ValueError, TypeError):
+        raise InputError(f"--set {name}={text}: {text!r} is not a list such as {json.dumps(current)}.") from None
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(name, list(known), n=2)
+    return f", did you mean {' or '.join(matches)}?" if matches else ""

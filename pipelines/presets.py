@@ -1,0 +1,131 @@
+"""The only home of default values: what each parameter of each step is, preset by preset."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Parameters = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named choice of parameters.
+
+    Attributes:
+        name: What `--preset` takes.
+        description: One sentence for `neumf presets`.
+        changes: What differs from `DEFAULTS`, by step and parameter.
+    """
+
+    name: str
+    description: str
+    changes: Mapping[str, Mapping[str, Any]]
+
+    def parameters(self) -> Parameters:
+        """Returns every parameter of every step."""
+        return {step: {**values, **self.changes.get(step, {})} for step, values in DEFAULTS.items()}
+
+
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "download": {
+        "dataset": "synthetic",
+        "mirror": "",
+        "titles": "",
+        "columns": "",
+        "max_rejected_fraction": 0.0,
+        "seed": 1,
+    },
+    "generate": {
+        "min_ratings": 20,  # what MovieLens itself guarantees
+        "protocols": ["loo-99", "loo-999-masked"],
+        "num_shards": 4,
+        "eval_prebatch_size": 50_000,
+        "seed": 1,
+    },
+    "train": {
+        "strategy": "one_device",
+        "num_factors": 8,
+        "mlp_layers": [64, 32, 16, 8],
+        "num_train_negatives": 4,
+        "global_batch_size": 4_000,
+        "learning_rate": 0.002,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-8,
+        "mf_regularization": 0.0,
+        "mlp_regularization": [0.0, 0.0, 0.0, 0.0],
+        "num_epochs": 20,
+        "early_stopping_patience": 3,
+        "model_selection": "validation",
+        "steps_per_loop": 2_000,
+        "max_checkpoints": 2,
+        "seed": 1,
+        "checkpoint_dir": "",
+    },
+    "evaluate": {
+        "protocols": [],
+        "cutoffs": [5, 10, 20],
+        "num_bootstrap_samples": 1_000,
+        "num_example_users": 5,
+        "seed": 1,
+    },
+}
+
+DEFAULT_PRESET = "default"
+
+PRESETS: Mapping[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "default",
+            "NeuMF with 8 factors, the epoch chosen by the validation item; for real data on a laptop.",
+            {},
+        ),
+        Preset(
+            "demo",
+            "The default on the embedded synthetic data set.",
+            {"download": {"dataset": "synthetic"}, "train": {"global_batch_size": 1_000}},
+        ),
+        Preset(
+            "smoke",
+            "As little as a test needs: a small synthetic set, two epochs.",
+            {
+                "download": {"dataset": "synthetic:num_users=200,num_items=300"},
+                "generate": {"protocols": ["loo-99"], "num_shards": 2, "eval_prebatch_size": 5_000},
+                "train": {
+                    "num_epochs": 2,
+                    "global_batch_size": 500,
+                    "mlp_layers": [16, 8],
+                    "mlp_regularization": [0.0, 0.0],
+                },
+                "evaluate": {"num_bootstrap_samples": 200},
+            },
+        ),
+        # He et al., "Neural collaborative filtering", WWW 2017, and the defaults of its published code; their batch
+        # of 256 is replaced by a larger one at a higher learning rate.
+        Preset(
+            "he2017",
+            "The published practice: 8 factors, 20 epochs, trained on all but the test item, the best epoch "
+            "picked on the test item.",
+            {"train": {"model_selection": "test", "early_stopping_patience": 0}},
+        ),
+        # The hyper-parameters of the MLPerf v0.5 reference as TensorFlow's official models ran it on ml-20m.
+        Preset(
+            "mlperf",
+            "The MLPerf v0.5 shape: 64 factors, layers 256-256-128-64, global batch 99,000.",
+            {
+                "generate": {"protocols": ["loo-999-masked"], "eval_prebatch_size": 99_000},
+                "train": {
+                    "num_factors": 64,
+                    "mlp_layers": [256, 256, 128, 64],
+                    "global_batch_size": 99_000,
+                    "learning_rate": 0.00382059,
+                    "beta1": 0.783529,
+                    "beta2": 0.909003,
+                    "epsilon": 1.45439e-7,
+                    "num_epochs": 14,
+                },
+            },
+        ),
+    )
+}

@@ -1,0 +1,163 @@
+"""Runs the compiled pipeline with kfp's own local runner and watches its steps."""
+
+import contextlib
+import io
+import os
+import re
+import time
+import warnings
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from components.ncf.errors import InputError
+from components.ncf.manifest import MANIFEST_NAME
+from components.ncf.step import ERROR_MARK
+
+RUNNERS = ("subprocess", "docker")
+# Outputs that are folders with a manifest: the runner's word alone does not prove that a step has succeeded.
+FOLDERS = {"ratings": "download", "examples": "generate", "model": "train", "evaluation": "evaluate"}
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
+_RUNNER_LINE = re.compile(r"\d\d:\d\d:\d\d\.\d{3} - (?:INFO|WARNING|ERROR) - (.*)")
+_TASK_STARTED = re.compile(r"Executing task '([\w-]+)'")
+_TASK_ENDED = re.compile(r"Task '([\w-]+)' finished with status (\w+)")
+_LINES_KEPT = 1_000
+
+
+class StepFailedError(InputError):
+    """A step of the pipeline failed: its name and its own error."""
+
+
+class StepObserver(Protocol):
+    """Is told what happens while a pipeline runs."""
+
+    def step_started(self, step: str) -> None:
+        """A step begins."""
+
+    def step_logged(self, step: str, line: str) -> None:
+        """The running step wrote a line."""
+
+    def step_ended(self, step: str, duration_s: float, succeeded: bool) -> None:
+        """A step is over."""
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """A finished run.
+
+    Attributes:
+        artifacts: The folder or file of each of the pipeline's outputs.
+        durations_s: Seconds from the start to the end of each step.
+    """
+
+    artifacts: Mapping[str, Path]
+    durations_s: Mapping[str, float]
+
+
+def run_local(pipeline: Path, runner: str, pipeline_root: Path, log: TextIO, observer: StepObserver) -> LocalRun:
+    """Runs a compiled pipeline to its end.
+
+    Args:
+        pipeline: The compiled YAML, with a default for every parameter.
+        runner: One of `RUNNERS`.
+        pipeline_root: Folder for the artifacts, absolute.
+        log: Receives everything that the runner and the steps print.
+        observer: Is told of each step.
+
+    Raises:
+        StepFailedError: A step failed, or ended without its output whatever the runner says of it.
+        InputError: The runner cannot be used on this machine.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from kfp import components, local
+
+        local.init(runner=_make_runner(runner), pipeline_root=str(pipeline_root))
+        component = components.load_component_from_file(str(pipeline))
+    watcher = _Watcher(log, observer)
+    try:
+        with contextlib.redirect_stdout(watcher):
+            outputs = component().outputs
+    except RuntimeError as error:
+        raise watcher.failure(str(error)) from None
+    artifacts = {name: Path(artifact.path) for name, artifact in outputs.items()}
+    for name, step in FOLDERS.items():
+        if name not in artifacts or not (artifacts[name] / MANIFEST_NAME).is_file():
+            raise watcher.failure("it ended without writing its output", step)
+    return LocalRun(artifacts, watcher.durations_s)
+
+
+def _make_runner(name: str) -> Any:
+    from kfp import local
+
+    if name == "subprocess":
+        return local.SubprocessRunner(use_venv=False)
+    try:
+        import docker
+
+        docker.from_env().ping()
+    except Exception as error:  # noqa: BLE001 - whatever keeps Docker from answering is the user's to mend
+        raise InputError(
+            f"--runner docker needs a Docker engine, and none answered ({error}): start it or use --runner subprocess."
+        ) from None
+    return local.DockerRunner(user=f"{os.getuid()}:{os.getgid()}", network_mode="host")
+
+
+class _Watcher(io.TextIOBase):
+    """Stands in for standard output while kfp runs: kfp reports its steps there and passes theirs on."""
+
+    def __init__(self, log: TextIO, observer: StepObserver) -> None:
+        self.durations_s: dict[str, float] = {}
+        self._log = log
+        self._observer = observer
+        self._pending = ""
+        self._running: str | None = None
+        self._started = 0.0
+        self._lines: dict[str, deque[str]] = {}
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self._log.write(_COLOR.sub("", text))
+        self._log.flush()
+        *lines, self._pending = (self._pending + text).split("\n")
+        for line in lines:
+            self._read(_COLOR.sub("", line).rstrip())
+        return len(text)
+
+    def failure(self, reason: str, step: str | None = None) -> StepFailedError:
+        """Makes the error of a failed run from the failed step's own words."""
+        step = step or self._running or (list(self._lines) or ["pipeline"])[-1]
+        if self._running:
+            self._end(succeeded=False)
+        lines = list(self._lines.get(step, []))
+        marked = [line.removeprefix(ERROR_MARK) for line in lines if line.startswith(ERROR_MARK)]
+        own = marked[-1] if marked else (lines[-1] if lines else reason)
+        return StepFailedError(f"The step {step} failed: {own}")
+
+    def _read(self, line: str) -> None:
+        if runner_line := _RUNNER_LINE.fullmatch(line):
+            self._read_runner_line(runner_line.group(1))
+        elif self._running and line.strip():
+            # kfp indents what a step prints by four spaces.
+            text = line.removeprefix("    ")
+            self._lines[self._running].append(text)
+            self._observer.step_logged(self._running, text)
+
+    def _read_runner_line(self, line: str) -> None:
+        if started := _TASK_STARTED.match(line):
+            self._running, self._started = started.group(1), time.perf_counter()
+            self._lines[self._running] = deque(maxlen=_LINES_KEPT)
+            self._observer.step_started(self._running)
+        elif ended := _TASK_ENDED.match(line):
+            self._end(succeeded=ended.group(2) == "SUCCESS")
+
+    def _end(self, succeeded: bool) -> None:
+        if self._running is None:
+            return
+        step, self._running = self._running, None
+        self.durations_s[step] = time.perf_counter() - self._started
+        self._observer.step_ended(step, self.durations_s[step], succeeded)

@@ -1,0 +1,478 @@
+"""The report page, parsed: what it shows is what it was given, and it asks nobody for anything."""
+
+import dataclasses
+import re
+from html.parser import HTMLParser
+from importlib.resources import files
+
+import pytest
+
+from components.evaluate.charts import Bar, BarGroup, StripRow, grouped_bars, interval_strip, line_chart, nice_ticks
+from components.evaluate.charts import tick_labels as labels_of
+from components.evaluate.report import (
+    Breakdown,
+    BreakdownGroup,
+    EpochRecord,
+    Estimate,
+    ExampleUser,
+    Item,
+    ProtocolResult,
+    Reference,
+    ReportContent,
+    Reproduction,
+    RunFacts,
+    Selection,
+    SystemResult,
+    format_duration,
+    format_interval,
+    format_share,
+    render_report,
+)
+
+DASH = "\N{EN DASH}"
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+HOSTILE_TITLE = '<script>alert("1")</script> & Sons'
+
+
+class Page(HTMLParser):
+    """Every element with its attributes and the text inside it; refuses a page that is not well-formed."""
+
+    def __init__(self, html):
+        super().__init__(convert_charrefs=True)
+        self.elements, self._open = [], []
+        self.feed(html)
+        self.close()
+        assert not self._open, f"never closed: {self._open}"
+
+    def handle_starttag(self, tag, attrs):
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), f"an attribute twice in {tag}"
+        element = {"tag": tag, "attrs": dict(attrs), "text": ""}
+        self.elements.append(element)
+        if tag not in VOID:
+            self._open.append(element)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self._open.pop()
+
+    def handle_endtag(self, tag):
+        assert self._open, f"</{tag}> closes nothing"
+        assert self._open.pop()["tag"] == tag, f"</{tag}> closes another element"
+
+    def handle_data(self, data):
+        for element in self._open:
+            element["text"] += data
+
+    def all(self, tag, css_class=None):
+        return [
+            element
+            for element in self.elements
+            if element["tag"] == tag and (not css_class or css_class in element["attrs"].get("class", "").split())
+        ]
+
+    def texts(self, tag, css_class=None):
+        return [" ".join(element["text"].split()) for element in self.all(tag, css_class)]
+
+    @property
+    def text(self):
+        return " ".join(self.all("body")[0]["text"].split())
+
+    def marks(self):
+        return [e for e in self.elements if "mark" in e["attrs"].get("class", "").split()]
+
+
+def system(name, hit_rate, ndcg):
+    def by_cutoff(at_10):
+        return {k: Estimate(at_10 * k / 10, at_10 * k / 10 - 0.01, at_10 * k / 10 + 0.011) for k in (5, 10, 20)}
+
+    return SystemResult(name, by_cutoff(hit_rate), by_cutoff(ndcg))
+
+
+def item(number, title=None, genres=()):
+    return Item(f"raw-{number}", title, genres)
+
+
+def content(**changes):
+    titles = tuple(item(n, f"Film {n} (19{n:02})", ("Drama", "War")) for n in range(12))
+    whole = ReportContent(
+        title="ml-1m",
+        facts=RunFacts(6040, 3706, 1_000_209, 8, (64, 32, 16, 8), 4, 3, Selection.VALIDATION_ITEM),
+        headline_cutoff=10,
+        cutoffs=(5, 10, 20),
+        confidence=0.95,
+        num_bootstrap_samples=1000,
+        protocols=(
+            ProtocolResult(
+                "loo-99",
+                (system("NeuMF", 0.43249, 0.2511), system("Popularity", 0.31251, 0.1712)),
+                (Reference("Best reachable", 0.8123, None),),
+            ),
+            ProtocolResult("loo-full", (system("NeuMF", 0.0812, 0.0441), system("Popularity", 0.0342, 0.0161)), ()),
+        ),
+        history=tuple(EpochRecord(n, 0.5 / n, 0.4 + n / 100, 0.2 + n / 100) for n in range(1, 5)),
+        breakdowns=(
+            Breakdown(
+                "user activity",
+                "training interactions per user",
+                "loo-99",
+                ("NeuMF", "Popularity"),
+                tuple(
+                    BreakdownGroup(f"{n}0{DASH}{n}9", 1000 * n, (Estimate(0.6, 0.5, 0.7), Estimate(0.3, 0.2, 0.4)))
+                    for n in (2, 3, 4)
+                ),
+            ),
+        ),
+        examples=(
+            ExampleUser("42", 53, titles[8:12], titles[:8], titles[2], 2),
+            ExampleUser("u-43", 20, (item(99, HOSTILE_TITLE),), titles[:5], item(98, "Lost One"), 36),
+        ),
+        reproduction=Reproduction(
+            "neumf run --dataset ml-1m --set train.seed=7",
+            (("ratings", "abc123"), ("model", "def456")),
+            (("tensorflow", "2.21.0"),),
+            (("download", 3.21), ("train", 102.4)),
+        ),
+    )
+    return dataclasses.replace(whole, **changes)
+
+
+def on_test_item(whole):
+    return dataclasses.replace(whole, facts=dataclasses.replace(whole.facts, selection=Selection.TEST_ITEM))
+
+
+@pytest.fixture(scope="module")
+def page():
+    return Page(render_report(content()))
+
+
+BARE = content(
+    protocols=(ProtocolResult("fixed", (system("NeuMF", 0.4, 0.2),), ()),),
+    history=(),
+    breakdowns=(),
+    examples=(),
+    reproduction=Reproduction(None, (), (), ()),
+)
+
+
+@pytest.mark.parametrize("whole", [content(), on_test_item(content()), BARE], ids=["whole", "test item", "bare"])
+def test_page_is_well_formed_and_complete(whole):
+    page = Page(render_report(whole))
+    assert [len(page.all(tag)) for tag in ("html", "head", "style", "body", "main", "h1")] == [1] * 6
+    assert page.texts("title")[0] == "ml-1m: NeuMF evaluation"
+    ids = [element["attrs"]["id"] for element in page.elements if "id" in element["attrs"]]
+    assert len(ids) == len(set(ids))
+    for element in page.elements:
+        assert element["attrs"].get("aria-labelledby", ids[0]) in ids
+
+
+@pytest.mark.parametrize("whole", [content(), BARE], ids=["whole", "bare"])
+def test_page_refers_to_nothing_outside_itself(whole):
+    html = render_report(whole)
+    for forbidden in ("http:", "https:", "//", "src=", "@import", "url(", "<script", "xmlns"):
+        assert forbidden not in html, forbidden
+    links = [element["attrs"]["href"] for element in Page(html).elements if "href" in element["attrs"]]
+    assert links == ["data:,"]
+    assert "default-src 'none'" in html
+
+
+def test_a_command_that_names_an_address_is_shown_but_not_linked():
+    command = "neumf run --mirror https://example.org/<movies>"
+    page = Page(render_report(content(reproduction=Reproduction(command, (), (), ()))))
+    assert page.texts("pre") == [command]
+    assert not page.all("a")
+
+
+def test_everything_from_data_is_escaped():
+    hostile = "<b onload='x'>\"&amp;</b>"
+    whole = content(
+        title=hostile,
+        protocols=(ProtocolResult(hostile, (system(hostile, 0.4, 0.2),), (Reference(hostile, 0.5, 0.5),)),),
+        breakdowns=(
+            Breakdown(hostile, hostile, hostile, (hostile,), (BreakdownGroup(hostile, 3, (Estimate(1, 1, 1),)),)),
+        ),
+        reproduction=Reproduction(hostile, ((hostile, hostile),), ((hostile, hostile),), ((hostile, 1.0),)),
+    )
+    html = render_report(whole)
+    page = Page(html)
+    assert "<b " not in html
+    assert not page.all("b")
+    assert page.texts("h1") == [hostile]
+    assert HOSTILE_TITLE in page.texts("bdi")
+    assert "<script" not in html
+
+
+def test_headline_shows_each_protocols_figures_rounded_to_three_decimals(page):
+    assert page.texts("span", "figure") == ["0.432", "0.251", "0.081", "0.044"]
+    assert page.texts("span", "interval") == [
+        f"95 % interval {low}{DASH}{high}"
+        for low, high in (("0.422", "0.443"), ("0.241", "0.262"), ("0.071", "0.092"), ("0.034", "0.055"))
+    ]
+    assert page.texts("text", "value") == [
+        *("0.432", "0.313", "0.812", "0.251", "0.171"),
+        *("0.081", "0.034", "0.044", "0.016"),
+    ]
+
+
+def test_lede_gives_the_first_protocols_hit_rates_of_model_and_baseline(page):
+    assert page.texts("p", "lede") == [
+        "Under loo-99, NeuMF ranks the held-out item among its first 10 for 43.2 % of users. "
+        "Popularity does so for 31.3 %."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("popularity", "ending"),
+    [(0.425, "for 42.5 %, and the intervals overlap."), (0.6, "for 60.0 %, more than NeuMF.")],
+)
+def test_lede_says_so_when_the_baseline_is_as_good_or_better(popularity, ending):
+    results = (ProtocolResult("loo-99", (system("NeuMF", 0.43, 0.2), system("Popularity", popularity, 0.2)), ()),)
+    assert Page(render_report(content(protocols=results))).texts("p", "lede")[0].endswith(ending)
+
+
+def test_every_protocol_of_the_house_says_what_its_candidates_are():
+    for protocol, words in {
+        "loo-99": "99 distinct items",
+        "loo-999-masked": "999 items drawn at random with replacement",
+        "loo-full": "every item that the user never saw",
+        "fixed": "the data set's own files",
+    }.items():
+        one = (ProtocolResult(protocol, (system("NeuMF", 0.4, 0.2),), ()),)
+        page = Page(render_report(content(protocols=one)))
+        assert any(words in note for note in page.texts("p", "note")), protocol
+        assert protocol in page.texts("h3")
+
+
+def test_warning_that_protocols_cannot_be_compared_needs_two_of_them(page):
+    assert "cannot be compared" in page.text
+    assert "cannot be compared" not in Page(render_report(BARE)).text
+
+
+def test_table_holds_every_cutoff_of_every_system_with_its_interval(page):
+    rows = page.texts("tr")
+    assert rows[0] == "HR@5 HR@10 HR@20 NDCG@5 NDCG@10 NDCG@20"
+    assert rows[2] == (
+        f"NeuMF 0.216 0.206{DASH}0.227 0.432 0.422{DASH}0.443 0.865 0.855{DASH}0.876 "
+        f"0.126 0.116{DASH}0.137 0.251 0.241{DASH}0.262 0.502 0.492{DASH}0.513"
+    )
+    first_words = ["loo-99", "NeuMF", "Popularity", "loo-full", "NeuMF", "Popularity"]
+    assert [row.split()[0] for row in rows[1:7]] == first_words
+
+
+def test_breakdown_table_gives_the_numbers_of_the_bars(page):
+    assert page.texts("tr")[-1] == f"40{DASH}49 4,000 0.600 0.500{DASH}0.700 0.300 0.200{DASH}0.400"
+    assert page.texts("tr")[-4] == "Training interactions per user Users NeuMF Popularity"
+    assert page.texts("ul", "legend") == ["NeuMF Popularity"]
+
+
+def test_facts_are_those_of_the_run(page):
+    facts = dict(zip(page.texts("dt"), page.texts("dd"), strict=True))
+    expected = {
+        "Users": "6,040",
+        "Items": "3,706",
+        "Interactions": "1,000,209",
+        "Density": "4.47 %",
+        "Model": "8 factors layers 64-32-16-8",
+        "Best epoch": "3 of 4 on the validation item",
+    }
+    assert {name: facts[name] for name in expected} == expected
+
+
+def test_epochs_are_given_where_the_best_is_not_known():
+    facts = dataclasses.replace(content().facts, best_epoch=None)
+    page = Page(render_report(content(facts=facts)))
+    assert "Epochs trained" in page.texts("dt")
+    assert "Best epoch" not in page.texts("dt")
+    assert page.all("circle", "best") == []
+
+
+def test_caveat_is_there_exactly_when_the_test_item_selected_the_epoch(page):
+    assert page.all("p", "caveat") == []
+    assert "validation item" in page.text
+    warned = Page(render_report(on_test_item(content())))
+    assert len(warned.all("p", "caveat")) == 1
+    assert "3 of 4 on the test item" in warned.text
+    assert "Test HR@10" in warned.texts("figcaption")
+
+
+def test_every_point_is_one_mark(page):
+    # Five and four figures in the strips of two protocols, three curves of four epochs, three groups of two bars.
+    assert len(page.marks()) == 5 + 4 + 3 * 4 + 3 * 2
+    assert [mark["tag"] for mark in page.marks()].count("circle") == 3 * 4
+    assert len(page.all("circle", "best")) == 3
+    assert all(mark["text"] for mark in page.marks()), "each mark has its hover text"
+
+
+def test_best_epoch_is_the_one_that_was_exported(page):
+    assert [mark["text"] for mark in page.all("circle", "best")] == [
+        "epoch 3: 0.1667",
+        "epoch 3: 0.430",
+        "epoch 3: 0.230",
+    ]
+    assert page.texts("text", "best-label")[1] == "best epoch 3: 0.430"
+
+
+def test_charts_are_images_with_a_label(page):
+    charts = page.all("svg")
+    assert len(charts) == 4 + 3 + 1
+    assert all(chart["attrs"]["role"] == "img" and chart["attrs"]["aria-label"] for chart in charts)
+    assert charts[0]["attrs"]["aria-label"] == "HR@10 under loo-99: NeuMF 0.432, Popularity 0.313, Best reachable 0.812"
+
+
+def test_held_out_item_is_marked_in_the_list_or_named_beside_it(page):
+    users = page.texts("article", "user")
+    assert page.texts("li", "held-out") == ["Film 2 (1902) Drama, War"]
+    assert "53 training interactions. The held-out item is in the list." in users[0]
+    assert "Held out: Lost One, not in the list (place 37)." in users[1]
+
+
+def test_commands_digests_versions_and_durations_are_shown(page):
+    assert page.texts("pre") == ["neumf run --dataset ml-1m --set train.seed=7"]
+    assert page.texts("dd", "digest") == ["abc123", "def456"]
+    assert page.texts("dd", "number") == ["2.21.0", "3.2 s", "1 min 42 s"]
+
+
+def test_a_bare_run_has_no_empty_sections():
+    page = Page(render_report(BARE))
+    assert page.texts("h2") == ["Results", "By cutoff", "How to read this"]
+    assert page.texts("p", "lede")[0].endswith("for 40.0 % of users.")
+
+
+def test_items_without_titles_go_by_their_raw_ids_and_a_user_may_have_no_history():
+    user = ExampleUser("7", 1, (), (item(1), item(2)), item(3), None)
+    page = Page(render_report(content(examples=(user,))))
+    assert page.texts("ol") == ["item raw-1 item raw-2"]
+    assert page.texts("h4") == ["Recommended, best first"]
+    assert "Held out: item raw-3, not in the list." in page.text
+
+
+def test_one_epoch_without_metrics_draws_one_chart_of_one_point():
+    page = Page(render_report(content(history=(EpochRecord(1, 0.5, None, None),), breakdowns=())))
+    assert len(page.all("circle")) == 1
+    assert "nan" not in page.text.lower()
+
+
+@pytest.mark.parametrize("num_epochs", [1, 2, 3, 20, 130])
+def test_points_lie_inside_the_chart_whose_frame_they_need(num_epochs):
+    points = [(epoch, 0.4 + 0.001 * epoch) for epoch in range(1, num_epochs + 1)]
+    page = Page(line_chart(points, num_epochs, "HR", ".3f"))
+    _, _, width, height = map(float, page.all("svg")[0]["attrs"]["viewbox"].split())
+    places = [(float(mark["attrs"]["cx"]), float(mark["attrs"]["cy"])) for mark in page.marks()]
+    assert len(set(places)) == num_epochs
+    assert all(0 < x < width and 0 < y < height for x, y in places)
+    assert places == sorted(places, key=lambda place: place[0])
+    assert [y for _, y in places] == sorted((y for _, y in places), reverse=True), "higher values stand higher"
+
+
+def test_a_bar_is_as_high_as_its_value_on_the_axis():
+    bars = tuple(Bar(value, (value, value), "") for value in (0.25, 0.5, 0.0))
+    page = Page(grouped_bars([BarGroup("a", "b", bars)], "axis", "label"))
+    heights = [float(mark["attrs"]["height"]) for mark in page.marks()]
+    assert heights[1] == pytest.approx(2 * heights[0], abs=0.02)
+    assert heights[2] == 0
+    grid = {float(line["attrs"]["y1"]) for line in page.all("line", "grid")}
+    tops = [float(mark["attrs"]["y"]) for mark in page.marks()]
+    assert tops[1] == min(grid), "0.5 is the highest tick"
+
+
+def test_a_whisker_spans_the_interval_on_the_bars_own_scale(page):
+    bar = page.all("rect", "mark")[0]
+    stem = next(path for path in page.all("path", "whisker") if path["attrs"]["class"] == "whisker")["attrs"]["d"]
+    (_, low), (_, high) = [tuple(map(float, point.split())) for point in re.findall(r"[ML]([\d.]+ [\d.]+)", stem)[:2]]
+    height, top = float(bar["attrs"]["height"]), float(bar["attrs"]["y"])
+    assert (low - high) / height == pytest.approx((0.7 - 0.5) / 0.6, abs=1e-3)
+    assert (top - high) / height == pytest.approx((0.7 - 0.6) / 0.6, abs=1e-3)
+
+
+def test_a_strip_places_figures_in_proportion_from_zero():
+    page = Page(interval_strip([StripRow("a", 1, 0.0, None), StripRow("b", 0, 0.4, (0.3, 0.4))], "label"))
+    grid = sorted(float(line["attrs"]["x1"]) for line in page.all("line", "grid"))
+    caps = [float(x) for x in re.findall(r"M([\d.]+) ", page.all("path", "whisker")[0]["attrs"]["d"])]
+    assert caps[2] == pytest.approx(grid[-1], abs=0.02)
+    assert caps[1] == pytest.approx(grid[0] + 0.75 * (grid[-1] - grid[0]), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (0.0, 0.682, ["0.0", "0.2", "0.4", "0.6", "0.8"]),
+        (0.0, 0.094, ["0.000", "0.025", "0.050", "0.075", "0.100"]),
+        (0.0, 1.0, ["0.00", "0.25", "0.50", "0.75", "1.00"]),
+        (0.24, 0.409, ["0.20", "0.25", "0.30", "0.35", "0.40", "0.45"]),
+    ],
+)
+def test_ticks_are_round_and_enclose_the_data(low, high, labels):
+    assert labels_of(nice_ticks(low, high, 4)) == labels
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 1), (1, 2), (1, 3), (1, 14), (0, 129), (5, 5)])
+def test_ticks_of_epochs_are_whole_numbers(first, last):
+    ticks = nice_ticks(first, last, 6, integers=True)
+    assert all(tick == int(tick) for tick in ticks)
+    assert ticks[0] <= first <= last <= ticks[-1]
+    assert len(ticks) <= 9
+
+
+def test_ticks_survive_figures_that_are_all_equal():
+    assert nice_ticks(0.0, 0.0, 4)[0] == 0.0
+    assert len(nice_ticks(0.3, 0.3, 4)) >= 2
+
+
+def test_figures_are_written_as_people_read_them():
+    assert [format_duration(s) for s in (0.04, 59.94, 59.96, 102.4, 3599.6, 7500)] == [
+        "0.0 s", "59.9 s", "1 min 0 s", "1 min 42 s", "1 h 0 min", "2 h 5 min",
+    ]  # fmt: skip
+    assert [format_share(s).replace("\N{NO-BREAK SPACE}", " ") for s in (0.0447, 0.95, 0.000123, 1.0, 0.0)] == [
+        "4.47 %", "95 %", "0.0123 %", "100 %", "0 %",
+    ]  # fmt: skip
+    assert format_interval(Estimate(0.5, 0.4996, 0.50049)) == f"0.500{DASH}0.500"
+
+
+@pytest.mark.parametrize("figure", [float("nan"), float("inf")])
+def test_a_figure_that_is_not_finite_is_refused(figure):
+    with pytest.raises(ValueError, match="not finite"):
+        Estimate(0.5, figure, 0.6)
+    with pytest.raises(ValueError, match="not finite"):
+        EpochRecord(1, figure, None, None)
+
+
+def test_a_report_without_figures_at_its_cutoffs_is_refused():
+    with pytest.raises(ValueError, match=r"NeuMF has no figures at k = \[50\] under loo-99"):
+        content(cutoffs=(5, 50))
+    with pytest.raises(ValueError, match="at least one protocol"):
+        content(protocols=())
+    with pytest.raises(ValueError, match="one hit rate for each"):
+        Breakdown("activity", "n", "loo-99", ("NeuMF", "Popularity"), (BreakdownGroup("1", 1, ()),))
+
+
+def contrast(colour_0, colour_1):
+    """The contrast ratio of WCAG 2.2."""
+
+    def luminance(colour):
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+        channels = [int(digits[start : start + 2], 16) / 255 for start in (0, 2, 4)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    brighter, darker = sorted((luminance(colour_0), luminance(colour_1)), reverse=True)
+    return (brighter + 0.05) / (darker + 0.05)
+
+
+def test_colours_contrast_enough_in_light_dark_and_print():
+    css = files("components.evaluate").joinpath("templates", "report.css").read_text()
+    themes = [dict(re.findall(r"--([\w-]+): (#\w+);", block)) for block in re.findall(r":root \{(.*?)\}", css, re.S)]
+    assert len(themes) == 3
+    for theme in themes:
+        assert len(theme) == 12
+        for text in ("ink", "muted", "caveat", "series-0", "series-1", "series-2", "series-3", "series-4"):
+            assert contrast(theme[text], theme["paper"]) >= 4.5, (text, theme)
+        assert contrast(theme["ink"], theme["highlight"]) >= 4.5
+        assert contrast(theme["ink"], theme["wash"]) >= 4.5
+
+
+def test_page_adapts_to_dark_phones_and_paper(page):
+    css = page.all("style")[0]["text"]
+    for needed in ("prefers-color-scheme: dark", "@media print", "overflow-x: auto"):
+        assert needed in css
+    assert any("width=device-width" in meta["attrs"].get("content", "") for meta in page.all("meta"))
