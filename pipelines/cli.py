@@ -1,6 +1,7 @@
 """`neumf`, the command line."""
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -91,7 +92,8 @@ def run(
     from pipelines.run import SUMMARY_NAME, run_pipeline
 
     parameters = resolve_parameters(preset, _with_dataset(dataset, mirror, overrides))
-    console = Console()
+    # This very stream: while kfp runs, sys.stdout is what its lines are read from.
+    console = Console(file=sys.stdout)
     run_dir = run_dir or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     summary = run_pipeline(parameters, runner, run_dir, console)
     print_summary(console, summary)

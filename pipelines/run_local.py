@@ -23,6 +23,8 @@ _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _RUNNER_LINE = re.compile(r"\d\d:\d\d:\d\d\.\d{3} - (?:INFO|WARNING|ERROR) - (.*)")
 _TASK_STARTED = re.compile(r"Executing task '([\w-]+)'")
 _TASK_ENDED = re.compile(r"Task '([\w-]+)' finished with status (\w+)")
+# What kfp's own executor says inside a step.
+_EXECUTOR_MARK = "[KFP Executor "
 _LINES_KEPT = 1_000
 
 
@@ -141,7 +143,7 @@ class _Watcher(io.TextIOBase):
     def _read(self, line: str) -> None:
         if runner_line := _RUNNER_LINE.fullmatch(line):
             self._read_runner_line(runner_line.group(1))
-        elif self._running and line.strip():
+        elif self._running and line.strip() and _EXECUTOR_MARK not in line:
             # kfp indents what a step prints by four spaces.
             text = line.removeprefix("    ")
             self._lines[self._running].append(text)

@@ -90,7 +90,7 @@ def _facts(inputs: ReportInputs) -> RunFacts:
         num_users=inputs.manifest["num_users"],
         num_items=inputs.manifest["num_items"],
         # Two items of each user are held out of the training positives.
-        num_interactions=inputs.manifest["num_positives"] + 2 * inputs.manifest["num_users"],
+        num_interactions=inputs.manifest["num_train_positives"] + 2 * inputs.manifest["num_users"],
         num_factors=parameters["num_factors"],
         layers=tuple(parameters["mlp_layers"]),
         num_epochs=len(history),
@@ -157,11 +157,11 @@ def _example_user(
     unseen[train_items] = False
     unseen[validation_item] = False
     ranked = catalogue[unseen][np.argsort(-scores[unseen], kind="stable")]
-    history = [validation_item, *tables["users"]["recent_item_ids"][user].as_py()]
+    history = [validation_item, *train_items]
     return ExampleUser(
         raw_user_id=str(tables["users"]["raw_user_id"][user].as_py()),
         num_training_interactions=tables["users"]["num_train_interactions"][user].as_py(),
-        history=tuple(_item(tables["items"], item) for item in history[:_TOP]),
+        history=tuple(_item(tables["items"], item) for item in [int(i) for i in history[:_TOP]]),
         recommendations=tuple(_item(tables["items"], int(item)) for item in ranked[:_TOP]),
         held_out=_item(tables["items"], test_item),
         held_out_rank=int(np.sum(scores[unseen] >= scores[test_item])) - 1,

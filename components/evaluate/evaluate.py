@@ -24,7 +24,7 @@ from components.evaluate.measure import (
 )
 from components.evaluate.report import render_report
 from components.ncf.errors import InputError
-from components.ncf.examples import Candidates, examples_digest, read_candidates
+from components.ncf.examples import Candidates, read_candidates
 from components.ncf.manifest import Manifest, read_manifest, write_manifest, writing_artifact
 from components.ncf.ranking import ScoreCandidates
 
@@ -49,7 +49,7 @@ def evaluate(config: EvaluateConfig, examples: Path, model: Path, output: Path) 
         InputError: A folder is incomplete, or the model was trained on other examples.
     """
     examples_manifest, model_manifest = read_manifest(examples, "examples"), read_manifest(model, "model")
-    if model_manifest["examples_digest"] != examples_digest(examples_manifest):
+    if model_manifest["examples_digest"] != examples_manifest["digest"]:
         raise InputError(f"{model} was not trained on {examples}: evaluate it on the examples that it was trained on.")
     with writing_artifact(output) as partial:
         tables = {name: pq.read_table(examples / f"{name}.parquet") for name in ("users", "items", "held_out")}

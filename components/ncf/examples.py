@@ -38,12 +38,6 @@ class Candidates:
     duplicate_mask: NDArray[np.bool_]
 
 
-def examples_digest(manifest: Manifest) -> str:
-    """Returns the sha256 over the digests of all record files: what tells two `examples` folders apart."""
-    lines = sorted(f"{entry['path']} {entry['sha256']}\n" for entry in manifest["files"])
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
 def read_positives(folder: Path, manifest: Manifest) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Reads the training positives.
 

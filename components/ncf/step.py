@@ -18,9 +18,13 @@ def running_step(name: str) -> Iterator[None]:
     Args:
         name: The step's name, which starts each line.
     """
-    logging.basicConfig(level=logging.INFO, format=f"{name}: %(message)s", stream=sys.stderr, force=True)
-    for noisy in ("apache_beam", "tensorflow", "absl", "urllib3", "h5py"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    # Only this project's logger: what libraries log is theirs, and must not look like the step's own words.
+    logger = logging.getLogger("components")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(f"{name}: %(message)s"))
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
     try:
         yield
     except InputError as error:

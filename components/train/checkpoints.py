@@ -36,9 +36,12 @@ class Checkpoints:
         self._loop = loop
         self._identity = identity
         self._progress = tf.Variable("", dtype=tf.string, trainable=False)
-        everything = tf.train.Checkpoint(model=loop.model, optimizer=loop.optimizer, progress=self._progress)
+        # The variables themselves: what Keras objects track of their own accord is not all of their state.
+        weights = [weight.value for weight in loop.model.weights]
+        slots = [variable.value for variable in loop.optimizer.variables]
+        everything = tf.train.Checkpoint(weights=weights, optimizer=slots, progress=self._progress)
         self._last = tf.train.CheckpointManager(everything, str(folder / "last"), max_to_keep)
-        self._best = tf.train.CheckpointManager(tf.train.Checkpoint(model=loop.model), str(folder / "best"), 1)
+        self._best = tf.train.CheckpointManager(tf.train.Checkpoint(weights=weights), str(folder / "best"), 1)
 
     def restore(self) -> Progress | None:
         """Restores the newest epoch and returns its progress, or None where there is none.
@@ -49,8 +52,8 @@ class Checkpoints:
         if self._last.latest_checkpoint is None:
             return None
         try:
-            self._last.checkpoint.restore(self._last.latest_checkpoint)
-        except (tf.errors.OpError, ValueError) as error:
+            self._last.checkpoint.restore(self._last.latest_checkpoint).assert_consumed()
+        except (tf.errors.OpError, ValueError, AssertionError) as error:
             raise InputError(
                 f"The checkpoint {self._last.latest_checkpoint} cannot be restored ({_first_line(error)}): remove "
                 f"{self._folder} to start again, or name another --checkpoint-dir."
@@ -79,7 +82,7 @@ class Checkpoints:
 
     def load_best(self) -> None:
         """Puts the best epoch's weights into the model."""
-        self._best.checkpoint.restore(self._best.latest_checkpoint).expect_partial()
+        self._best.checkpoint.restore(self._best.latest_checkpoint).assert_consumed()
         for weight in self._loop.model.weights:
             if not np.isfinite(weight.numpy()).all():
                 raise InputError(

@@ -1,17 +1,20 @@
 """Trains NeuMF on an `examples` folder and writes a `model` folder."""
 
+import errno
 import json
 import logging
+import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from components.ncf.examples import examples_digest
+from components.ncf.errors import InputError
 from components.ncf.manifest import Manifest, read_manifest, write_manifest, writing_artifact
 from components.ncf.metrics import hit_rate_at_k, ndcg_at_k
 from components.ncf.ranking import rank_held_out_items
@@ -44,11 +47,11 @@ def train(config: TrainConfig, examples: Path, output: Path, checkpoint_dir: Pat
     started = time.perf_counter()
     manifest = read_manifest(examples, "examples")
     checkpoints_folder = checkpoint_dir or output.parent / f"{output.name}-checkpoints"
-    with writing_artifact(output) as partial:
+    with writing_artifact(output) as partial, _explaining_full_disks(output, checkpoints_folder):
         data = load_training_data(examples, manifest, config.model_selection)
         loop = TrainingLoop(config, data, build_strategy(config.strategy))
         identity = {key: value for key, value in config.as_dict().items() if key not in _NOT_IDENTITY}
-        identity["examples_digest"] = examples_digest(manifest)
+        identity["examples_digest"] = manifest["digest"]
         checkpoints = Checkpoints(checkpoints_folder, loop, identity, config.max_checkpoints)
         progress = _run_epochs(config, data, loop, checkpoints, partial / "tensorboard")
         checkpoints.load_best()
@@ -61,7 +64,7 @@ def train(config: TrainConfig, examples: Path, output: Path, checkpoint_dir: Pat
             **progress,
             "num_positives": len(data.users),
             "num_steps_per_epoch": loop.num_steps,
-            "examples_digest": examples_digest(manifest),
+            "examples_digest": manifest["digest"],
             "duration_s": time.perf_counter() - started,
             "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
         }
@@ -69,6 +72,20 @@ def train(config: TrainConfig, examples: Path, output: Path, checkpoint_dir: Pat
         write_manifest(partial, "model", _describe(training, manifest))
     if checkpoint_dir is None:
         shutil.rmtree(checkpoints_folder, ignore_errors=True)
+
+
+@contextmanager
+def _explaining_full_disks(output: Path, checkpoints_folder: Path) -> Iterator[None]:
+    """TensorFlow reports a disk without space as an error of its own kinds."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        raise InputError(
+            f"No space is left on the disk that holds {output} or {checkpoints_folder}: free some space or choose "
+            "another --output and --checkpoint-dir."
+        ) from error
 
 
 def _describe(training: Mapping[str, Any], manifest: Manifest) -> Manifest:

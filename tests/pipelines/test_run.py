@@ -1,0 +1,174 @@
+import csv
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+Neumf = Callable[..., subprocess.CompletedProcess[str]]
+Run = tuple[Path, subprocess.CompletedProcess[str]]
+STEPS = ("download", "generate", "train", "evaluate")
+
+
+def summary_of(run_dir: Path) -> dict:
+    return json.loads((run_dir / "summary.json").read_text())
+
+
+def test_every_step_is_announced_as_it_starts_and_ends(smoke_run: Run) -> None:
+    _, result = smoke_run
+    assert result.returncode == 0, result.stdout + result.stderr
+    for number, step in enumerate(STEPS, start=1):
+        assert f"[{number}/4] {step} started" in result.stdout
+        assert f"[{number}/4] {step} finished in " in result.stdout
+
+
+def test_the_run_ends_with_metrics_and_the_places_of_report_and_model(smoke_run: Run) -> None:
+    run_dir, result = smoke_run
+    summary = summary_of(run_dir)
+    assert f"{summary['metrics']['loo-99']['hr@10']:.4f}" in result.stdout
+    for path in (summary["report"], summary["artifacts"]["model"]):
+        assert path in result.stdout
+        assert Path(path).exists()
+
+
+def test_the_summary_holds_what_later_runs_are_compared_by(smoke_run: Run) -> None:
+    summary = summary_of(smoke_run[0])
+    assert set(summary["steps"]) == set(STEPS)
+    assert all(step["duration_s"] > 0 for step in summary["steps"].values())
+    assert {"ratings", "examples", "model", "evaluation"} <= set(summary["artifacts"])
+    assert all((Path(folder) / "manifest.json").is_file() for folder in summary["artifacts"].values())
+    assert summary["parameters"]["train"]["num_epochs"] == 2
+    assert summary["versions"]["kfp"] == "2.17.0"
+    for metrics in (summary["metrics"]["loo-99"], summary["metrics"]["loo-99"]["popularity"]):
+        for name in ("hr@10", "ndcg@10"):
+            low, high = metrics[f"{name}_interval"]
+            assert 0 <= low <= metrics[name] <= high <= 1
+
+
+def test_the_metrics_are_those_of_the_ranks_of_each_user(smoke_run: Run) -> None:
+    summary = summary_of(smoke_run[0])
+    per_user = pq.read_table(Path(summary["artifacts"]["evaluation"]) / "per_user.parquet")
+    for column, metrics in (
+        ("rank_loo-99", summary["metrics"]["loo-99"]),
+        ("rank_loo-99_popularity", summary["metrics"]["loo-99"]["popularity"]),
+    ):
+        ranks = per_user[column].to_pylist()
+        assert len(ranks) == 200
+        assert metrics["hr@10"] == pytest.approx(sum(rank < 10 for rank in ranks) / 200)
+        gains = [1 / np.log2(rank + 2) if rank < 10 else 0.0 for rank in ranks]
+        assert metrics["ndcg@10"] == pytest.approx(sum(gains) / 200)
+
+
+def test_the_steps_ran_from_the_compiled_pipeline(smoke_run: Run) -> None:
+    """Each step's own executor, which kfp makes from the YAML, has left its output file."""
+    run_dir, _ = smoke_run
+    spec = yaml.safe_load((run_dir / "pipeline.yaml").read_text())
+    assert set(spec["root"]["dag"]["tasks"]) == set(STEPS)
+    for step in STEPS:
+        assert list(run_dir.glob(f"artifacts/neumf-*/{step}/executor_output.json")), step
+    metadata = json.loads(next(run_dir.glob("artifacts/neumf-*/evaluate/executor_output.json")).read_text())
+    logged = metadata["artifacts"]["metrics"]["artifacts"][0]["metadata"]
+    assert logged["loo-99/hr@10"] == pytest.approx(summary_of(run_dir)["metrics"]["loo-99"]["hr@10"])
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_left_alone(smoke_run: Run, neumf: Neumf) -> None:
+    run_dir, _ = smoke_run
+    before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")}
+    result = neumf("run", "--preset", "smoke", "--run-dir", run_dir)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert str(run_dir) in result.stderr
+    assert "already holds a run" in result.stderr
+    assert {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")} == before
+
+
+def test_steps_by_hand_give_what_the_pipeline_gave(smoke_run: Run, neumf: Neumf, tmp_path: Path) -> None:
+    run_dir, _ = smoke_run
+    for arguments in (
+        ["download", "--dataset", "synthetic:num_users=200,num_items=300", "--output", "ratings"],
+        ["generate", "--ratings", "ratings", "--output", "examples"],
+        ["train", "--examples", "examples", "--output", "model"],
+        ["evaluate", "--model", "model", "--examples", "examples", "--output", "evaluation"],
+    ):
+        result = neumf(*arguments, "--preset", "smoke", cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    metrics = json.loads((tmp_path / "evaluation/metrics.json").read_text())
+    assert metrics == summary_of(run_dir)["metrics"]
+
+
+def test_a_failed_step_ends_the_run_with_its_name_and_its_own_error(neumf: Neumf, tmp_path: Path) -> None:
+    events = tmp_path / "events.csv"
+    events.write_text("user,item\n1,2\n1,-3\n")
+    result = neumf("run", "--preset", "smoke", "--dataset", f"csv:{events}", "--run-dir", tmp_path / "run")
+    assert result.returncode == 1
+    (sentence,) = result.stderr.splitlines()
+    assert sentence.startswith("error: The step download failed: ")
+    assert "events.csv" in sentence
+    assert "line 3" in sentence
+    assert "[1/4] download failed" in result.stdout
+    assert "generate" not in result.stdout
+    assert not (tmp_path / "run/summary.json").exists()
+    assert not list(tmp_path.glob("run/artifacts/*/download/ratings"))
+
+
+def test_a_wrong_parameter_is_found_before_the_first_step(neumf: Neumf, tmp_path: Path) -> None:
+    result = neumf("run", "--preset", "smoke", "--set", "train.mlp_layers=7,4", "--run-dir", tmp_path / "run")
+    assert result.returncode == 1
+    assert "train.mlp_layers[0] is 7, an odd number" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(neumf: Neumf, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = neumf("run", "--preset", "smoke", "--run-dir", tmp_path / "file/run")
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "cannot be written" in result.stderr
+
+
+@pytest.mark.slow
+def test_a_checkerboard_is_learned_perfectly(neumf: Neumf, tmp_path: Path) -> None:
+    """Even users like even items: each user has had all of theirs, so only the held-out one is left to be found."""
+    rng = np.random.default_rng(0)
+    with (tmp_path / "checkerboard.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["user", "item", "timestamp"])
+        for user in range(60):
+            for second, item in enumerate(rng.permutation(np.arange(user % 2, 240, 2))):
+                writer.writerow([user, item, second])
+    result = neumf(
+        "run", "--dataset", f"csv:{tmp_path / 'checkerboard.csv'}", "--set", "train.global_batch_size=500",
+        "--run-dir", tmp_path / "run",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    metrics = summary_of(tmp_path / "run")["metrics"]
+    assert metrics["loo-99"]["hr@10"] == 1.0
+    assert metrics["loo-99"]["popularity"]["hr@10"] < 0.5
+
+
+@pytest.mark.slow
+def test_real_ratings_through_the_whole_pipeline(neumf: Neumf, tmp_path: Path, movielens_mirror: str) -> None:
+    result = neumf("run", "--dataset", "ml-latest-small", "--mirror", movielens_mirror, "--run-dir", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    summary = summary_of(tmp_path / "run")
+    examples = json.loads((Path(summary["artifacts"]["examples"]) / "manifest.json").read_text())
+    assert examples["num_users"] == 610
+    assert examples["num_items"] == 9724
+    metrics = summary["metrics"]["loo-99"]
+    # The intervals do not touch: NeuMF is better than popularity beyond doubt.
+    assert metrics["hr@10_interval"][0] > metrics["popularity"]["hr@10"] + 0.03
+
+
+@pytest.mark.slow
+def test_the_demo_keeps_what_the_readme_promises(neumf: Neumf, tmp_path: Path) -> None:
+    result = neumf("run", "--preset", "demo", "--run-dir", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    summary = summary_of(tmp_path / "run")
+    metrics = summary["metrics"]["loo-99"]
+    assert metrics["hr@10"] > metrics["popularity"]["hr@10"] + 0.10
+    assert metrics["hr@10"] > 0.85 * summary["best_hr@10"]
