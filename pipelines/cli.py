@@ -182,15 +182,13 @@ def compile_command(
 @main.command()
 def datasets() -> None:
     """List the data sets that --dataset takes."""
-    from components.download.catalog import CATALOG
+    from components.download.catalog import CATALOG, USER_DATA_FORMS
 
     table = Table("name", "interactions", "what it is", box=None)
     for name, dataset in CATALOG.items():
         table.add_row(name, f"{dataset.num_interactions:,}" if dataset.num_interactions else "", dataset.description)
-    table.add_row("csv:URI", "", "your own events: user, item and optionally rating and timestamp columns")
-    table.add_row(
-        "ncf:PREFIX", "", "the split files of the NCF paper: PREFIX.train.rating, .test.rating, .test.negative"
-    )
+    for form, description in USER_DATA_FORMS.items():
+        table.add_row(form, "", description)
     Console().print(table)
 
 
@@ -213,8 +211,20 @@ def presets(name: str | None) -> None:
 
 
 def _with_dataset(dataset: str | None, mirror: str | None, overrides: tuple[str, ...]) -> list[str]:
-    given = {"download.dataset": dataset, "download.mirror": mirror}
-    return [*(f"{name}={value}" for name, value in given.items() if value is not None), *overrides]
+    given = {
+        "download.dataset": _absolute(dataset) if dataset and dataset.startswith(("csv:", "ncf:")) else dataset,
+        "download.mirror": mirror,
+    }
+    return [
+        *(f"{name}={value}" for name, value in given.items() if value is not None),
+        *(_absolute(text, "=") if text.startswith("download.titles=") else text for text in overrides),
+    ]
+
+
+def _absolute(text: str, separator: str = ":") -> str:
+    """Completes a relative path behind the separator: a step may run in another working directory."""
+    head, _, place = text.partition(separator)
+    return text if "://" in place or not place else f"{head}{separator}{Path(place).expanduser().absolute()}"
 
 
 def _step_config(step: str, preset: str, overrides: tuple[str, ...] | list[str]) -> Any:

@@ -157,6 +157,7 @@ def _example_user(
     unseen[train_items] = False
     unseen[validation_item] = False
     ranked = catalogue[unseen][np.argsort(-scores[unseen], kind="stable")]
+    # The records do not keep the order of the training items: any of them, after the one that is known to be latest.
     history = [validation_item, *train_items]
     return ExampleUser(
         raw_user_id=str(tables["users"]["raw_user_id"][user].as_py()),

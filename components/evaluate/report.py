@@ -182,7 +182,7 @@ class ExampleUser:
     Attributes:
         raw_user_id: As in the data.
         num_training_interactions: How many the model learned from.
-        history: The latest training interactions, latest first.
+        history: Some of the user's items, the latest before the held-out one first.
         recommendations: The model's first items among all that the user never saw, best first.
         held_out: The test item.
         held_out_rank: Its rank among those items, 0 being best; None if it is not known.

@@ -145,3 +145,14 @@ def test_compile_refuses_a_name_that_is_no_yaml(neumf: Neumf, tmp_path: Path) ->
     result = neumf("compile", "--target", "local", "--output", tmp_path / "pipeline.json")
     assert result.returncode == 1
     assert "must end in .yaml" in result.stderr
+
+
+def test_relative_paths_of_data_are_completed(neumf: Neumf, tmp_path: Path) -> None:
+    result = neumf(
+        "compile", "--target", "local", "--dataset", "csv:data/events.csv", "--set", "download.titles=titles.csv",
+        "--output", "neumf.yaml", cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    parameters = yaml.safe_load((tmp_path / "neumf.yaml").read_text())["root"]["inputDefinitions"]["parameters"]
+    assert parameters["download_dataset"]["defaultValue"] == f"csv:{tmp_path}/data/events.csv"
+    assert parameters["download_titles"]["defaultValue"] == f"{tmp_path}/titles.csv"

@@ -1,9 +1,6 @@
 """Two virtual processors, before anything initialises TensorFlow, so that strategies have something to spread over."""
 
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,27 +57,3 @@ def data() -> TrainingData:
     unseen = np.stack([rng.permutation(np.setdiff1d(np.arange(NUM_ITEMS), row))[:20] for row in seen]).astype(np.int32)
     candidates = Candidates(np.arange(NUM_USERS, dtype=np.int32), unseen, seen[:, 11], np.zeros(unseen.shape, np.bool_))
     return TrainingData(users[order], items[order], candidates, "validation", NUM_USERS, NUM_ITEMS)
-
-
-@pytest.fixture(scope="session")
-def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The `examples` folder of a small synthetic set, made by the real steps in a process of their own.
-
-    A process of their own, because Beam's workers must not inherit TensorFlow's threads.
-    """
-    folder = tmp_path_factory.mktemp("examples")
-    for step, arguments in (
-        ("download", ["--dataset", "synthetic:num_users=200,num_items=300", "--output", str(folder / "ratings")]),
-        ("generate", ["--ratings", str(folder / "ratings"), "--output", str(folder / "examples")]),
-    ):
-        command = [
-            sys.executable,
-            "-c",
-            "from pipelines.cli import main; main()",
-            step,
-            "--preset",
-            "smoke",
-            *arguments,
-        ]
-        subprocess.run(command, check=True)
-    return folder / "examples"

@@ -1,0 +1,146 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+
+from components.evaluate.config import EvaluateConfig
+from components.evaluate.evaluate import evaluate
+from components.ncf.errors import InputError
+from components.ncf.examples import read_candidates, read_positives
+from components.ncf.manifest import read_manifest, write_manifest
+
+CONFIG = EvaluateConfig(protocols=(), cutoffs=(5, 10, 20), num_bootstrap_samples=200, num_example_users=3, seed=1)
+
+
+class TableModel(tf.Module):
+    """Scores a pair by looking it up: a model whose ranking is known."""
+
+    def __init__(self, scores: np.ndarray) -> None:
+        super().__init__()
+        self.scores = tf.Variable(scores.astype(np.float32))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, None], tf.int64)])
+    def score_candidates(self, users: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
+        return tf.gather(tf.gather(self.scores, users), items, batch_dims=1)
+
+
+def write_model(folder: Path, examples: Path, scores: np.ndarray, selection: str = "validation") -> Path:
+    manifest = read_manifest(examples, "examples")
+    folder.mkdir()
+    tf.saved_model.save(TableModel(scores), str(folder / "saved_model"))
+    training = {
+        "parameters": {"num_factors": 8, "mlp_layers": [16, 8]}, "model_selection": selection, "best_epoch": 1,
+        "history": [{"epoch": 1, "loss": 0.5, "hr@10": 0.4, "ndcg@10": 0.2}], "examples_digest": manifest["digest"],
+        "versions": {"tensorflow": tf.__version__}, "duration_s": 1.0, "selection_protocol": selection,
+    }  # fmt: skip
+    (folder / "training.json").write_text(json.dumps(training))
+    names = ("model_selection", "selection_protocol", "examples_digest")
+    write_manifest(folder, "model", {name: training[name] for name in names})
+    return folder
+
+
+def shape_of(examples: Path) -> tuple[int, int]:
+    manifest = read_manifest(examples, "examples")
+    return manifest["num_users"], manifest["num_items"]
+
+
+def test_a_constant_scorer_hits_exactly_nothing(examples: Path, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model", examples, np.zeros(shape_of(examples)))
+    metrics = evaluate(CONFIG, examples, model, tmp_path / "evaluation")
+    assert metrics["loo-99/hr@20"] == 0.0
+    assert metrics["loo-99/ndcg@20"] == 0.0
+
+
+def test_a_scorer_that_knows_the_future_hits_always(examples: Path, tmp_path: Path) -> None:
+    scores = np.zeros(shape_of(examples))
+    held_out = pq.read_table(examples / "held_out.parquet")
+    scores[held_out["user_id"].to_numpy(), held_out["test_item_id"].to_numpy()] = 1.0
+    metrics = evaluate(CONFIG, examples, write_model(tmp_path / "model", examples, scores), tmp_path / "evaluation")
+    assert metrics["loo-99/hr@5"] == 1.0
+    assert metrics["loo-99/ndcg@5"] == 1.0
+
+
+def test_ranks_and_baseline_agree_with_counting_by_hand(examples: Path, tmp_path: Path) -> None:
+    scores = np.random.default_rng(0).normal(size=shape_of(examples)).astype(np.float32)
+    model = write_model(tmp_path / "model", examples, scores)
+    evaluate(CONFIG, examples, model, tmp_path / "evaluation")
+    per_user = pq.read_table(tmp_path / "evaluation/per_user.parquet").to_pydict()
+    manifest = read_manifest(examples, "examples")
+    popularity = np.bincount(read_positives(examples, manifest)[1], minlength=shape_of(examples)[1])
+    candidates = read_candidates(examples, manifest, "loo-99")
+    for user in range(0, shape_of(examples)[0], 7):
+        positive = candidates.positives[user]
+        assert per_user["test_item_id"][user] == positive
+        pool = candidates.items[user][~candidates.duplicate_mask[user]]
+        by_model = sum(scores[user, item] >= scores[user, positive] for item in pool)
+        by_count = sum(popularity[item] >= popularity[positive] for item in pool)
+        assert per_user["rank_loo-99"][user] == by_model
+        assert per_user["rank_loo-99_popularity"][user] == by_count
+
+
+def test_the_baseline_knows_the_validation_items_if_the_model_does(examples: Path, tmp_path: Path) -> None:
+    scores = np.zeros(shape_of(examples))
+    ranks = {}
+    for selection in ("validation", "test"):
+        model = write_model(tmp_path / selection, examples, scores, selection)
+        evaluate(CONFIG, examples, model, tmp_path / f"evaluation-{selection}")
+        table = pq.read_table(tmp_path / f"evaluation-{selection}/per_user.parquet")
+        ranks[selection] = table["rank_loo-99_popularity"].to_pylist()
+        report = (tmp_path / f"evaluation-{selection}/report.html").read_text()
+        assert ("published practice" in report) == (selection == "test")
+    assert ranks["validation"] != ranks["test"]
+
+
+def test_recommendations_leave_out_what_the_user_has_had(examples: Path, tmp_path: Path) -> None:
+    """A model that likes best what each user already had recommends none of it."""
+    manifest = read_manifest(examples, "examples")
+    scores = np.zeros(shape_of(examples))
+    users, items = read_positives(examples, manifest)
+    scores[users, items] = 1.0
+    evaluate(CONFIG, examples, write_model(tmp_path / "model", examples, scores), tmp_path / "evaluation")
+    # Every unseen item ties, and ties keep the order of the catalogue: the first unseen items are recommended.
+    report = (tmp_path / "evaluation/report.html").read_text()
+    titles = pq.read_table(examples / "items.parquet")["title"].to_pylist()
+    (user,) = np.sort(np.random.default_rng(1).choice(shape_of(examples)[0], 3, replace=False))[:1]
+    held_out = pq.read_table(examples / "held_out.parquet").slice(int(user), 1).to_pylist()[0]
+    had = {*items[users == user].tolist(), held_out["validation_item_id"]}
+    first_unseen = next(item for item in range(shape_of(examples)[1]) if item not in had)
+    assert titles[first_unseen] in report
+
+
+def test_a_model_of_other_examples_is_refused(examples: Path, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model", examples, np.zeros(shape_of(examples)))
+    other = tmp_path / "examples"
+    shutil.copytree(examples, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps({**manifest, "digest": "another"}))
+    with pytest.raises(InputError, match="was not trained on"):
+        evaluate(CONFIG, other, model, tmp_path / "evaluation")
+    assert not (tmp_path / "evaluation").exists()
+
+
+def test_a_protocol_without_candidates_is_refused(examples: Path, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model", examples, np.zeros(shape_of(examples)))
+    config = EvaluateConfig(("loo-999-masked",), (10,), 100, 0, 1)
+    with pytest.raises(InputError, match=r"no candidates for the protocol 'loo-999-masked', only for loo-99"):
+        evaluate(config, examples, model, tmp_path / "evaluation")
+
+
+@pytest.mark.parametrize(
+    ("cutoffs", "samples", "users", "seed"),
+    [
+        ((5,), 10, 1, 1),
+        ((0, 10), 10, 1, 1),
+        ((10, 10), 10, 1, 1),
+        ((10,), 0, 1, 1),
+        ((10,), 1, -1, 1),
+        ((10,), 1, 1, -1),
+    ],
+)
+def test_wrong_parameters_are_named(cutoffs: tuple[int, ...], samples: int, users: int, seed: int) -> None:
+    with pytest.raises(InputError, match=r"evaluate\.(cutoffs|num_bootstrap_samples|num_example_users|seed)"):
+        EvaluateConfig((), cutoffs, samples, users, seed)

@@ -1,0 +1,14 @@
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def movielens_mirror() -> str:
+    """A `file://` mirror with real MovieLens archives, on machines that have one."""
+    beside_the_checkout = Path(__file__).parents[2] / "shared" / "movielens"
+    folder = Path(os.environ.get("NEUMF_MOVIELENS_MIRROR", beside_the_checkout))
+    if not folder.is_dir():
+        pytest.skip(f"no MovieLens archives in {folder}: set NEUMF_MOVIELENS_MIRROR to a folder that holds them")
+    return folder.resolve().as_uri()
