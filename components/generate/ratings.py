@@ -1,0 +1,225 @@
+"""Reads a `ratings` folder: Parquet in, blocks of columns out."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from components.ncf.errors import InputError
+from components.ncf.interactions import Interactions, RawIds
+from components.ncf.manifest import Manifest, read_manifest
+
+# Bounds a block whatever the size of the row groups: 20 MB of interactions.
+MAX_BLOCK_ROWS = 1 << 20
+_MAX_FIXED_BLOCK_ROWS = 1 << 13
+
+_INTERACTION_COLUMNS = ("raw_user_id", "raw_item_id", "rating", "timestamp")
+_FIXED_COLUMNS = ("raw_user_id", "raw_item_id", "candidates")
+_ITEM_COLUMNS = ("raw_item_id", "title", "genres")
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """A piece of a Parquet file that one worker reads."""
+
+    path: str
+    index: int
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """A complete `ratings` folder whose schemas have been checked.
+
+    Attributes:
+        folder: The folder.
+        manifest: Its manifest.
+        interactions: The row groups of `interactions-*.parquet`.
+        num_rows: Rows in them.
+        fixed: The row groups of `fixed.parquet`; empty when there is none.
+        num_fixed_candidates: Candidates of each user in `fixed.parquet`, or 0.
+    """
+
+    folder: Path
+    manifest: Manifest
+    interactions: tuple[RowGroup, ...]
+    num_rows: int
+    fixed: tuple[RowGroup, ...]
+    num_fixed_candidates: int
+
+
+@dataclass(frozen=True)
+class FixedBlock:
+    """Some users' test items and candidates, as given with the data set.
+
+    Attributes:
+        raw_user_ids: [num_users], int64 or object (str).
+        raw_item_ids: [num_users], each user's test item.
+        raw_candidates: [num_users, num_candidates].
+    """
+
+    raw_user_ids: RawIds
+    raw_item_ids: RawIds
+    raw_candidates: RawIds
+
+
+def open_ratings(folder: Path) -> Ratings:
+    """Looks into a `ratings` folder, reading no more than the files' footers.
+
+    Raises:
+        InputError: The folder is not complete, or a file or column is missing, damaged or of the wrong type.
+    """
+    manifest = read_manifest(folder, "ratings")
+    paths = sorted(folder.glob("interactions-*.parquet"))
+    if not paths:
+        raise InputError(f"{folder} holds no interactions-*.parquet: run download again.")
+    id_types: dict[str, tuple[str, Path]] = {}
+    row_groups, num_rows = [], 0
+    for path in paths:
+        metadata = _open_checked(path, _INTERACTION_COLUMNS, id_types).metadata
+        row_groups += [RowGroup(str(path), index) for index in range(metadata.num_row_groups)]
+        num_rows += metadata.num_rows
+    fixed, num_candidates = _open_fixed(folder / "fixed.parquet", id_types)
+    if (folder / "items.parquet").exists():
+        _open_checked(folder / "items.parquet", _ITEM_COLUMNS, id_types)
+    return Ratings(folder, manifest, tuple(row_groups), num_rows, fixed, num_candidates)
+
+
+def read_interactions(row_group: RowGroup) -> Iterator[Interactions]:
+    """Yields the row group as blocks of at most `MAX_BLOCK_ROWS` rows.
+
+    Raises:
+        InputError: The row group is damaged or has missing values.
+    """
+    for batch in _read_batches(row_group, _INTERACTION_COLUMNS, MAX_BLOCK_ROWS):
+        raw_user_ids, users = _encode(batch.column("raw_user_id"))
+        raw_item_ids, items = _encode(batch.column("raw_item_id"))
+        ratings = batch.column("rating").cast(pa.float32()).to_numpy(zero_copy_only=False)
+        timestamps = batch.column("timestamp").cast(pa.int64()).to_numpy(zero_copy_only=False)
+        yield Interactions(raw_user_ids, raw_item_ids, users, items, ratings, timestamps)
+
+
+def read_fixed(row_group: RowGroup, num_candidates: int) -> Iterator[FixedBlock]:
+    """Yields the row group of `fixed.parquet` as blocks.
+
+    Raises:
+        InputError: The row group is damaged, has missing values, or a user has another number of candidates.
+    """
+    for batch in _read_batches(row_group, _FIXED_COLUMNS, _MAX_FIXED_BLOCK_ROWS):
+        raw_user_ids = _raw_ids(batch.column("raw_user_id"))
+        candidates = batch.column("candidates")
+        lengths = candidates.value_lengths().to_numpy(zero_copy_only=False)
+        if np.any(lengths != num_candidates):
+            row = int(np.argmax(lengths != num_candidates))
+            raise InputError(
+                f"{row_group.path} gives user {raw_user_ids[row]} {lengths[row]} candidates where others have "
+                f"{num_candidates}: every user needs the same number."
+            )
+        flat = candidates.flatten()
+        if flat.null_count:
+            raise InputError(f"{row_group.path} has {flat.null_count} missing candidates: run download again.")
+        raw_candidates = _raw_ids(flat).reshape(-1, num_candidates)
+        yield FixedBlock(raw_user_ids, _raw_ids(batch.column("raw_item_id")), raw_candidates)
+
+
+def read_item_titles(folder: Path, raw_item_ids: RawIds) -> tuple[pa.Array, pa.Array]:
+    """Returns the titles and genres of the given items; null where `items.parquet` does not know an item."""
+    path = folder / "items.parquet"
+    if not path.exists():
+        nothing = pa.nulls(len(raw_item_ids), pa.string())
+        return nothing, nothing
+    with _explaining_damage(path):
+        table = pq.read_table(path, columns=list(_ITEM_COLUMNS)).combine_chunks()
+    known = {raw_item_id: row for row, raw_item_id in enumerate(table.column("raw_item_id").to_pylist())}
+    rows = pa.array([known.get(raw_item_id) for raw_item_id in raw_item_ids.tolist()], pa.int64())
+    return table.column("title").take(rows), table.column("genres").take(rows)
+
+
+def to_arrow(raw_ids: RawIds) -> pa.Array:
+    """Returns raw ids as int64 or string."""
+    return pa.array(raw_ids, pa.string() if raw_ids.dtype == object else pa.int64())
+
+
+def _open_checked(path: Path, columns: tuple[str, ...], id_types: dict[str, tuple[str, Path]]) -> pq.ParquetFile:
+    """Opens a Parquet file that has these columns and the same types of ids as the files before it."""
+    with _explaining_damage(path):
+        file = pq.ParquetFile(path)
+    schema = file.schema_arrow
+    for name in columns:
+        if name not in schema.names:
+            raise InputError(f"{path} has no column {name}, only {', '.join(schema.names)}: run download again.")
+        kind = _kind_of(path, name, schema.field(name).type)
+        known_kind, known_path = id_types.setdefault("raw_item_id" if name == "candidates" else name, (kind, path))
+        if kind != known_kind:
+            raise InputError(f"{path} has {kind} values in {name} where {known_path} has {known_kind}: use one type.")
+    return file
+
+
+def _kind_of(path: Path, name: str, type_: pa.DataType) -> str:
+    if name in ("title", "genres"):
+        return "text"
+    if name == "candidates" and (pa.types.is_list(type_) or pa.types.is_large_list(type_)):
+        type_ = type_.value_type
+    if name == "rating" and (pa.types.is_floating(type_) or pa.types.is_integer(type_)):
+        return "number"
+    if name != "rating" and pa.types.is_signed_integer(type_):
+        return "int64"
+    if name not in ("rating", "timestamp") and (pa.types.is_string(type_) or pa.types.is_large_string(type_)):
+        return "string"
+    wanted = {"rating": "float32", "timestamp": "int64", "candidates": "list of int64 or string"}
+    due = wanted.get(name, "int64 or string")
+    raise InputError(f"{path} has {type_} values in column {name} where {due} is due: run download again.")
+
+
+def _open_fixed(path: Path, id_types: dict[str, tuple[str, Path]]) -> tuple[tuple[RowGroup, ...], int]:
+    if not path.exists():
+        return (), 0
+    file = _open_checked(path, _FIXED_COLUMNS, id_types)
+    with _explaining_damage(path):
+        first = next(file.iter_batches(batch_size=1, columns=["candidates"]), None)
+    num_candidates = first.column("candidates").value_lengths()[0].as_py() if first is not None and len(first) else 0
+    if not num_candidates:
+        raise InputError(f"{path} holds no candidates: remove it or run download again.")
+    return tuple(RowGroup(str(path), index) for index in range(file.metadata.num_row_groups)), num_candidates
+
+
+def _read_batches(row_group: RowGroup, columns: tuple[str, ...], num_rows: int) -> Iterator[pa.RecordBatch]:
+    path = Path(row_group.path)
+    with _explaining_damage(path), pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=num_rows, row_groups=[row_group.index], columns=list(columns)):
+            for name in columns:
+                if batch.column(name).null_count:
+                    raise InputError(
+                        f"{path} has {batch.column(name).null_count} missing values in column {name} "
+                        f"(row group {row_group.index}): run download again."
+                    )
+            yield batch
+
+
+@contextmanager
+def _explaining_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} cannot be read as Parquet ({reason}): run download again.") from error
+
+
+def _encode(column: pa.Array) -> tuple[RawIds, NDArray[np.int32]]:
+    """Returns a column's distinct ids, ascending, and each row's index into them."""
+    encoded = column.dictionary_encode()
+    raw_ids = _raw_ids(encoded.dictionary)
+    order = np.argsort(raw_ids)
+    place = np.empty(len(order), np.int32)
+    place[order] = np.arange(len(order), dtype=np.int32)
+    return raw_ids[order], place[encoded.indices.to_numpy(zero_copy_only=False)]
+
+
+def _raw_ids(column: pa.Array) -> RawIds:
+    if pa.types.is_integer(column.type):
+        return np.asarray(column.cast(pa.int64()).to_numpy(zero_copy_only=False))
+    return np.array(column.to_pylist(), dtype=object)

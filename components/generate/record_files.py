@@ -1,0 +1,147 @@
+"""Writes the record files: shuffled positives, and evaluation pre-batches."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from components.generate.blocks import FileReport, Positives, UsersToRank
+from components.generate.protocols import Protocol
+from components.ncf.counter_random import Stream, derive_key, threefry2x32, uniform_integers
+from components.ncf.negatives import duplicate_mask, sample_distinct, sample_with_replacement
+from components.ncf.records import encode_example, writing_records
+
+POSITIVES_FOLDER = "positives"
+ROWS_PER_EXAMPLE = 8_192
+
+# Bounds the rows that are drawn at a time, so that they stay in the processor's cache.
+_CANDIDATE_ROWS_AT_A_TIME = 1 << 17
+_KEYS_AT_A_TIME = 1 << 15
+
+
+def shuffle_keys(positives: Positives, seed: int) -> NDArray[np.uint64]:
+    """Returns each row's place in the global shuffle, uint64 [num_rows], a function of (seed, user, item) alone."""
+    key = derive_key(seed, Stream.SHUFFLE)
+    keys = np.empty(len(positives.users), np.uint64)
+    for start in range(0, len(keys), _KEYS_AT_A_TIME):
+        rows = slice(start, start + _KEYS_AT_A_TIME)
+        high, low = threefry2x32(key, (positives.users[rows], positives.items[rows]))
+        keys[rows] = (high.astype(np.uint64) << np.uint64(32)) | low
+    return keys
+
+
+def shard_of_keys(keys: NDArray[np.uint64], num_shards: int) -> NDArray[np.int64]:
+    """Returns the shard that each place belongs to, int64 [num_rows]: ascending shards hold ascending places."""
+    return uniform_integers((keys >> np.uint64(32)).astype(np.uint32), num_shards)
+
+
+def shuffle_order(keys: NDArray[np.uint64], positives: Positives) -> NDArray[np.int64]:
+    """Returns the rows in ascending order of their places, int64 [num_rows]."""
+    order = np.argsort(keys)
+    ordered = keys[order]
+    if np.any(ordered[1:] == ordered[:-1]):
+        # Two rows with the same 64 bits: rare, but their order must not depend on how they came.
+        return np.lexsort((positives.items, positives.users, keys))
+    return order
+
+
+def write_positives(folder: Path, shard: int, num_shards: int, positives: Positives, seed: int) -> FileReport:
+    """Writes one shard of the positives in the order of the global shuffle.
+
+    Args:
+        folder: The artifact's (partial) folder.
+        shard: In [0, num_shards).
+        num_shards: Part of the file's name.
+        positives: The shard's rows, in any order.
+        seed: The step's seed.
+    """
+    order = shuffle_order(shuffle_keys(positives, seed), positives)
+    users, items = positives.users[order], positives.items[order]
+    name = f"{POSITIVES_FOLDER}/positives-{shard:05d}-of-{num_shards:05d}.tfrecord"
+    with writing_records(_in_folder(folder, name), google_crc32c.value) as writer:
+        for start in range(0, len(order), ROWS_PER_EXAMPLE):
+            rows = slice(start, start + ROWS_PER_EXAMPLE)
+            writer.write(encode_example({"user_id": users[rows], "item_id": items[rows]}))
+    return FileReport(name, len(order), writer.finish().sha256)
+
+
+def write_evaluation(
+    folder: Path,
+    protocol: Protocol,
+    file: int,
+    num_files: int,
+    users: UsersToRank,
+    num_items: int,
+    eval_prebatch_size: int,
+    seed: int,
+) -> FileReport:
+    """Writes one file of a protocol: an Example per pre-batch, each full, the last one filled with padding users.
+
+    Args:
+        folder: The artifact's (partial) folder.
+        protocol: How the candidates are chosen.
+        file: In [0, num_files).
+        num_files: Part of the file's name.
+        users: The file's users, ascending: whole pre-batches, but for the last one of all files.
+        num_items: Size of the catalogue.
+        eval_prebatch_size: Rows of an Example, rounded down to whole users.
+        seed: The step's seed.
+    """
+    users_per_prebatch = protocol.users_per_prebatch(eval_prebatch_size)
+    name = f"{protocol.folder}/{protocol.name}-{file:05d}-of-{num_files:05d}.tfrecord"
+    num_rows = 0
+    with writing_records(_in_folder(folder, name), google_crc32c.value) as writer:
+        for start in range(0, len(users.users), users_per_prebatch):
+            places = np.arange(start, min(start + users_per_prebatch, len(users.users)))
+            blocks = [_evaluation_rows(protocol, users.take(some), num_items, seed) for some in _cut(places, protocol)]
+            blocks.append(_padding_rows(users_per_prebatch - len(places), protocol))
+            columns = {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
+            writer.write(encode_example(columns))
+            num_rows += len(columns["user_id"])
+    return FileReport(name, num_rows, writer.finish().sha256)
+
+
+def file_of_users(users: NDArray[np.int32], users_per_prebatch: int, num_files: int) -> NDArray[np.int32]:
+    """Returns the evaluation file of each dense user: pre-batch b, of consecutive users, goes to file b % num_files."""
+    return ((users // users_per_prebatch) % num_files).astype(np.int32)
+
+
+def _evaluation_rows(protocol: Protocol, block: UsersToRank, num_items: int, seed: int) -> dict[str, NDArray[Any]]:
+    """Returns the columns of some users: for each, the candidates, then the positive."""
+    candidates = block.candidates
+    if candidates is None:
+        assert protocol.stream is not None
+        sample = sample_distinct if protocol.is_distinct else sample_with_replacement
+        key = derive_key(seed, protocol.stream)
+        candidates = sample(block.users, block.seen, num_items, protocol.num_candidates, key)
+    mask = np.zeros((len(block.users), protocol.rows_per_user), bool)
+    mask[:, :-1] = duplicate_mask(candidates, block.positives)
+    items = np.concatenate((candidates, block.positives[:, None]), axis=1)
+    return {
+        "user_id": np.repeat(block.users, protocol.rows_per_user),
+        "item_id": items.ravel(),
+        "duplicate_mask": mask.ravel(),
+    }
+
+
+def _padding_rows(num_users: int, protocol: Protocol) -> dict[str, NDArray[Any]]:
+    """Returns the columns of users who count for nothing: every candidate is marked as a duplicate."""
+    mask = np.ones((num_users, protocol.rows_per_user), bool)
+    mask[:, -1] = False
+    nothing = np.zeros(mask.size, np.int32)
+    return {"user_id": nothing, "item_id": nothing, "duplicate_mask": mask.ravel()}
+
+
+def _cut(places: NDArray[np.int64], protocol: Protocol) -> Iterator[NDArray[np.int64]]:
+    step = max(1, _CANDIDATE_ROWS_AT_A_TIME // protocol.rows_per_user)
+    for start in range(0, len(places), step):
+        yield places[start : start + step]
+
+
+def _in_folder(folder: Path, name: str) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

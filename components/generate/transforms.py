@@ -1,0 +1,357 @@
+"""The work on the data as Beam transforms, without input or output: blocks in, blocks out.
+
+Every element is a block of columns of thousands of rows. What knows all of the data is the catalog (the sorted ids)
+and the counts per item, both built by combiners and passed on as side inputs.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.metrics import Metrics
+from apache_beam.pvalue import AsSingleton
+
+from components.generate.block_store import BlockStore
+from components.generate.blocks import (
+    Catalog,
+    GivenTestItems,
+    HeldOut,
+    History,
+    HistoryRows,
+    Positives,
+    UsersToRank,
+)
+from components.generate.cleaning import clean, find_test_items
+from components.generate.combiners import AddHeldOut, UniteIds
+from components.generate.failures import carrying_failures
+from components.generate.protocols import FIXED_NAME, Protocol
+from components.generate.ratings import FixedBlock
+from components.generate.record_files import file_of_users, shard_of_keys, shuffle_keys
+from components.ncf.errors import InputError
+from components.ncf.interactions import (
+    Interactions,
+    ItemLists,
+    index_of,
+    offsets_of,
+    partition_by_user,
+    partition_of_ids,
+    rows_by_key,
+)
+from components.ncf.leave_one_out import LeaveOneOut, leave_one_out
+
+COUNTERS = "generate"
+
+# Fewer rows than this in a file make no sense, and leave a chance that another file gets none.
+MIN_ROWS_PER_FILE = 64
+
+
+class GroupPieces(beam.PTransform):
+    """Lists of (key, block), each list cut from one block → (key, every block of that key)."""
+
+    def __init__(self, store: BlockStore, piece_type: Any) -> None:
+        """Takes the type of the pairs too, so that Beam picks a deterministic coder for the key."""
+        super().__init__()
+        self._store = store
+        self._piece_type = piece_type
+
+    def expand(self, pieces: beam.PCollection) -> beam.PCollection:
+        """Stores, groups and fetches."""
+        return (
+            pieces
+            | "Set the pieces aside" >> beam.ParDo(_PutPieces(self._store)).with_output_types(self._piece_type)
+            | "Bring together the pieces of each key" >> beam.GroupByKey()
+            | "Take the pieces up" >> beam.ParDo(_GetPieces(self._store)).with_output_types(self._piece_type)
+        )
+
+
+class GatherHistories(beam.PTransform):
+    """Blocks of `Interactions` and `FixedBlock` → one clean `History` per partition of the users."""
+
+    def __init__(self, num_partitions: int, min_ratings: int, has_fixed: bool, store: BlockStore) -> None:
+        super().__init__()
+        self._num_partitions = num_partitions
+        self._clean = _CleanHistories(min_ratings, has_fixed, store)
+        self._store = store
+
+    def expand(self, blocks: beam.PCollection) -> beam.PCollection:
+        """Cuts, gathers and cleans."""
+        return (
+            blocks
+            | "Cut the blocks by user" >> beam.ParDo(_CutByUser(self._num_partitions))
+            | "Gather the rows of each partition" >> GroupPieces(self._store, tuple[int, Any])
+            | "Deduplicate and drop inactive users" >> beam.ParDo(self._clean)
+        )
+
+
+class BuildCatalog(beam.PTransform):
+    """`History` of every partition (and `FixedBlock`, for its items) → the one checked `Catalog`."""
+
+    def __init__(self, min_ratings: int) -> None:
+        super().__init__()
+        self._min_ratings = min_ratings
+
+    def expand(self, histories: beam.PCollection) -> beam.PCollection:
+        """Unites and checks."""
+        return (
+            histories
+            | "Unite the ids" >> beam.CombineGlobally(UniteIds())
+            | "Check that enough is left" >> beam.ParDo(_CheckCatalog(self._min_ratings))
+        )
+
+
+class HoldOutItems(beam.PTransform):
+    """`History` of every partition → `LeaveOneOut` with dense indices."""
+
+    def __init__(self, catalog: beam.PCollection, seed: int, store: BlockStore) -> None:
+        super().__init__()
+        self._catalog = catalog
+        self._hold_out = _HoldOutItems(seed, store)
+
+    def expand(self, histories: beam.PCollection) -> beam.PCollection:
+        """Splits each history."""
+        return histories | "Hold out the two latest items" >> beam.ParDo(self._hold_out, AsSingleton(self._catalog))
+
+
+class ShufflePositives(beam.PTransform):
+    """`LeaveOneOut` of every partition → (shard, its `Positives`)."""
+
+    def __init__(self, catalog: beam.PCollection, num_shards: int, seed: int, store: BlockStore) -> None:
+        super().__init__()
+        self._catalog = catalog
+        self._cut = _CutPositives(num_shards, seed)
+        self._store = store
+
+    def expand(self, splits: beam.PCollection) -> beam.PCollection:
+        """Cuts and gathers."""
+        return (
+            splits
+            | "Assign each positive to a shard" >> beam.ParDo(self._cut, AsSingleton(self._catalog))
+            | "Gather the positives of each shard" >> GroupPieces(self._store, tuple[int, Any])
+        )
+
+
+class AssignUsersToFiles(beam.PTransform):
+    """`LeaveOneOut` of every partition and `FixedBlock`s → ((protocol, file), its blocks of `UsersToRank`)."""
+
+    def __init__(
+        self,
+        catalog: beam.PCollection,
+        protocols: tuple[Protocol, ...],
+        num_shards: int,
+        eval_prebatch_size: int,
+        store: BlockStore,
+    ) -> None:
+        super().__init__()
+        self._catalog = catalog
+        self._cut = _CutUsers(protocols, num_shards, eval_prebatch_size)
+        self._store = store
+
+    def expand(self, blocks: beam.PCollection) -> beam.PCollection:
+        """Cuts and gathers."""
+        return (
+            blocks
+            | "Assign each user to a file of each protocol" >> beam.ParDo(self._cut, AsSingleton(self._catalog))
+            | "Gather the users of each file" >> GroupPieces(self._store, tuple[tuple[str, int], Any])
+        )
+
+
+class CountTrainInteractions(beam.PTransform):
+    """`LeaveOneOut` of every partition → the one `HeldOut` of all users and items."""
+
+    def __init__(self, catalog: beam.PCollection) -> None:
+        super().__init__()
+        self._catalog = catalog
+
+    def expand(self, splits: beam.PCollection) -> beam.PCollection:
+        """Counts and adds up."""
+        return (
+            splits
+            | "Count per user and per item" >> beam.ParDo(_CountTrainInteractions(), AsSingleton(self._catalog))
+            | "Add up the counts" >> beam.CombineGlobally(AddHeldOut()).without_defaults()
+        )
+
+
+def num_positive_files(catalog: Catalog, num_shards: int) -> int:
+    """Returns how many files the positives go to: `num_shards`, or fewer when there are hardly any rows."""
+    return max(1, min(num_shards, catalog.num_train_positives // MIN_ROWS_PER_FILE))
+
+
+def num_evaluation_files(catalog: Catalog, num_shards: int, users_per_prebatch: int) -> int:
+    """Returns how many files a protocol's pre-batches go to: `num_shards`, or one for each pre-batch."""
+    return min(num_shards, -(-catalog.num_users // users_per_prebatch))
+
+
+class _PutPieces(beam.DoFn):
+    def __init__(self, store: BlockStore) -> None:
+        super().__init__()
+        self._store = store
+
+    @carrying_failures
+    def process(self, pieces: list[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+        references = self._store.put([block for _, block in pieces])
+        yield from zip((key for key, _ in pieces), references, strict=True)
+
+
+class _GetPieces(beam.DoFn):
+    def __init__(self, store: BlockStore) -> None:
+        super().__init__()
+        self._store = store
+
+    @carrying_failures
+    def process(self, group: tuple[Any, Iterable[Any]]) -> Iterator[tuple[Any, list[Any]]]:
+        key, references = group
+        yield key, [self._store.get(reference) for reference in references]
+
+
+class _CutByUser(beam.DoFn):
+    def __init__(self, num_partitions: int) -> None:
+        super().__init__()
+        self._num_partitions = num_partitions
+
+    @carrying_failures
+    def process(self, block: Interactions | FixedBlock) -> Iterator[list[tuple[int, Any]]]:
+        if isinstance(block, Interactions):
+            yield list(partition_by_user(block, self._num_partitions))
+        else:
+            partitions = partition_of_ids(block.raw_user_ids, self._num_partitions)
+            yield [
+                (partition, GivenTestItems(block.raw_user_ids[rows], block.raw_item_ids[rows]))
+                for partition, rows in rows_by_key(partitions)
+            ]
+
+
+class _CleanHistories(beam.DoFn):
+    def __init__(self, min_ratings: int, has_fixed: bool, store: BlockStore) -> None:
+        super().__init__()
+        self._min_ratings = min_ratings
+        self._has_fixed = has_fixed
+        self._store = store
+
+    @carrying_failures
+    def process(self, group: tuple[int, list[Any]]) -> Iterator[History]:
+        _, pieces = group
+        interactions = [piece for piece in pieces if isinstance(piece, Interactions)]
+        given = [piece for piece in pieces if isinstance(piece, GivenTestItems)]
+        if not interactions:
+            return
+        kept, counts = clean(interactions, self._min_ratings)
+        for name, amount in (
+            ("duplicate_rows_dropped", counts.rows_read - counts.rows_distinct),
+            ("inactive_users_dropped", counts.users_read - counts.users_kept),
+            ("rows_of_inactive_users_dropped", counts.rows_distinct - counts.rows_kept),
+        ):
+            Metrics.counter(COUNTERS, name).inc(amount)
+        test_items = find_test_items(kept, given) if self._has_fixed else None
+        rows = HistoryRows(kept.users, kept.items, kept.timestamps, test_items)
+        yield History(kept.raw_user_ids, kept.raw_item_ids, counts, self._store.put([rows])[0])
+
+
+class _CheckCatalog(beam.DoFn):
+    def __init__(self, min_ratings: int) -> None:
+        super().__init__()
+        self._min_ratings = min_ratings
+
+    @carrying_failures
+    def process(self, catalog: Catalog) -> Iterator[Catalog]:
+        if catalog.num_users < 2 or catalog.num_items < 2:
+            counts = catalog.counts
+            raise InputError(
+                f"min_ratings {self._min_ratings} leaves {catalog.num_users} of {counts.users_read} users, "
+                f"{catalog.num_items} items and {counts.rows_kept} of {counts.rows_read} rows: at least two users and "
+                "two items are needed, so lower min_ratings (to no less than 3) or bring more data."
+            )
+        yield catalog
+
+
+class _HoldOutItems(beam.DoFn):
+    def __init__(self, seed: int, store: BlockStore) -> None:
+        super().__init__()
+        self._seed = seed
+        self._store = store
+
+    @carrying_failures
+    def process(self, history: History, catalog: Catalog) -> Iterator[LeaveOneOut]:
+        if not history.counts.rows_kept:
+            return
+        rows: HistoryRows = self._store.get(history.rows)
+        user_index = index_of(history.raw_user_ids, catalog.raw_user_ids)
+        item_index = index_of(history.raw_item_ids, catalog.raw_item_ids)
+        given = None if rows.test_items is None else item_index[rows.test_items]
+        split = leave_one_out(user_index[rows.users], item_index[rows.items], rows.timestamps, self._seed, given)
+        has_seen_all = split.seen.lengths == catalog.num_items
+        if has_seen_all.any():
+            raise InputError(
+                f"User {history.raw_user_ids[np.argmax(has_seen_all)]} has interacted with every one of the "
+                f"{catalog.num_items} items, so that there is nothing to rank the held-out item against: "
+                "remove the user or bring more items."
+            )
+        yield split
+
+
+class _CutPositives(beam.DoFn):
+    def __init__(self, num_shards: int, seed: int) -> None:
+        super().__init__()
+        self._num_shards = num_shards
+        self._seed = seed
+
+    @carrying_failures
+    def process(self, split: LeaveOneOut, catalog: Catalog) -> Iterator[list[tuple[int, Positives]]]:
+        positives = Positives(*split.train_pairs())
+        shards = shard_of_keys(shuffle_keys(positives, self._seed), num_positive_files(catalog, self._num_shards))
+        yield [(shard, Positives(positives.users[rows], positives.items[rows])) for shard, rows in rows_by_key(shards)]
+
+
+class _CutUsers(beam.DoFn):
+    def __init__(self, protocols: tuple[Protocol, ...], num_shards: int, eval_prebatch_size: int) -> None:
+        super().__init__()
+        self._protocols = protocols
+        self._num_shards = num_shards
+        self._eval_prebatch_size = eval_prebatch_size
+
+    @carrying_failures
+    def process(
+        self, block: LeaveOneOut | FixedBlock, catalog: Catalog
+    ) -> Iterator[list[tuple[tuple[str, int], UsersToRank]]]:
+        pieces = []
+        for protocol in self._protocols:
+            if isinstance(block, FixedBlock) != (protocol.name == FIXED_NAME):
+                continue
+            users = _fixed_users(block, catalog) if isinstance(block, FixedBlock) else _sampled_users(block, protocol)
+            users_per_prebatch = protocol.users_per_prebatch(self._eval_prebatch_size)
+            num_files = num_evaluation_files(catalog, self._num_shards, users_per_prebatch)
+            files = file_of_users(users.users, users_per_prebatch, num_files)
+            pieces += [((protocol.name, file), users.take(rows)) for file, rows in rows_by_key(files)]
+        yield pieces
+
+
+def _sampled_users(split: LeaveOneOut, protocol: Protocol) -> UsersToRank:
+    positives = split.test_items if protocol.holds_out == "test" else split.validation_items
+    return UsersToRank(split.users, positives, split.seen, None)
+
+
+def _fixed_users(block: FixedBlock, catalog: Catalog) -> UsersToRank:
+    """Gives a block's users and items their dense indices; users who were dropped are left out."""
+    users = index_of(block.raw_user_ids, catalog.raw_user_ids)
+    kept = users >= 0
+    candidates = index_of(block.raw_candidates[kept].ravel(), catalog.raw_item_ids)
+    nothing = ItemLists(offsets_of(np.zeros(kept.sum(), np.int64)), np.zeros(0, np.int32))
+    return UsersToRank(
+        users[kept],
+        index_of(block.raw_item_ids[kept], catalog.raw_item_ids),
+        nothing,
+        candidates.reshape(-1, block.raw_candidates.shape[1]),
+    )
+
+
+class _CountTrainInteractions(beam.DoFn):
+    @carrying_failures
+    def process(self, split: LeaveOneOut, catalog: Catalog) -> Iterator[HeldOut]:
+        _, items = split.train_pairs()
+        yield HeldOut(
+            split.users,
+            split.validation_items,
+            split.test_items,
+            split.seen.lengths - 2,
+            np.bincount(items, minlength=catalog.num_items),
+        )
