@@ -60,7 +60,7 @@ def step_config(step: str, values: Mapping[str, Any]) -> Any:
     """
     from components.download.config import DownloadConfig
     from components.evaluate.config import EvaluateConfig
-    from components.generate.generate import GenerateConfig
+    from components.generate.config import GenerateConfig
     from components.train.config import TrainConfig
 
     config = {

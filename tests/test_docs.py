@@ -1,7 +1,7 @@
 """Holds the documentation to the program: commands parse, links lead somewhere, targets exist.
 
-The commands themselves are run elsewhere: the demo, a MovieLens set, a CSV file and every single step in tests/pipelines
-and tests/components. What is not run anywhere is said so in the text.
+The commands themselves are run elsewhere: the demo, a MovieLens set, a CSV file and every single step in
+tests/pipelines and tests/components.
 """
 
 import re

@@ -29,7 +29,7 @@ def generate(
     """
     from pathlib import Path
 
-    from components.generate.generate import GenerateConfig
+    from components.generate.config import GenerateConfig
     from components.generate.generate import generate as run
     from components.ncf.step import running_step
 

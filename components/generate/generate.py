@@ -2,13 +2,13 @@
 
 import hashlib
 import logging
-import math
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.generate.config import PREBATCH_MULTIPLE, GenerateConfig
 from components.generate.protocols import FIXED_NAME, SAMPLED_PROTOCOLS, VALIDATION, Protocol, fixed_protocol
 from components.generate.ratings import Ratings, open_ratings
 from components.ncf.errors import InputError
@@ -19,58 +19,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-# One item each to train on, to validate with and to test with.
-_MIN_MIN_RATINGS = 3
-# A user of loo-999-masked takes this many rows, and an Example holds whole users.
-_PREBATCH_MULTIPLE = 1_000
 _SCRATCH_NAME = ".scratch"
-
-
-@dataclass(frozen=True)
-class GenerateConfig:
-    """The parameters of the step.
-
-    Attributes:
-        min_ratings: Users with fewer distinct items are dropped; at least 3.
-        protocols: The evaluation protocols to draw candidates for, of "loo-99" and "loo-999-masked". "fixed" is
-            written whenever the data set gives candidates; naming it demands that it does.
-        num_shards: Files that the training positives, and each protocol's candidates, are spread over (fewer when
-            there is too little to spread).
-        eval_prebatch_size: Rows of an evaluation Example, a multiple of 1,000.
-        seed: Seed of every draw, in [0, 2**63).
-
-    Raises:
-        InputError: A value is out of range.
-    """
-
-    min_ratings: int
-    protocols: tuple[str, ...]
-    num_shards: int
-    eval_prebatch_size: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        if self.min_ratings < _MIN_MIN_RATINGS:
-            raise InputError(
-                f"min_ratings {self.min_ratings} is too small: it must be at least {_MIN_MIN_RATINGS}, one item each "
-                "to train on, to validate with and to test with."
-            )
-        known = (*SAMPLED_PROTOCOLS, FIXED_NAME)
-        for name in self.protocols:
-            if name not in known:
-                raise InputError(f"protocols names {name!r}, which is not one of {', '.join(known)}.")
-        if not self.protocols or len(set(self.protocols)) < len(self.protocols):
-            raise InputError(f"protocols is {list(self.protocols)}: name one or more of {', '.join(known)}, each once.")
-        if not 1 <= self.num_shards <= 99_999:
-            raise InputError(f"num_shards {self.num_shards} is out of range: it must be between 1 and 99999.")
-        if self.eval_prebatch_size < 1 or self.eval_prebatch_size % _PREBATCH_MULTIPLE:
-            nearest = max(1, math.floor(self.eval_prebatch_size / _PREBATCH_MULTIPLE + 0.5)) * _PREBATCH_MULTIPLE
-            raise InputError(
-                f"eval_prebatch_size {self.eval_prebatch_size} is not a multiple of {_PREBATCH_MULTIPLE}: the nearest "
-                f"one is {nearest}."
-            )
-        if not 0 <= self.seed < 1 << 63:
-            raise InputError(f"seed {self.seed} is out of range: it must be between 0 and 2**63 - 1.")
 
 
 def generate(config: GenerateConfig, ratings: Path, output: Path) -> None:
@@ -104,7 +53,7 @@ def _choose_protocols(config: GenerateConfig, source: Ratings) -> tuple[Protocol
         chosen.append(fixed_protocol(source.num_fixed_candidates))
     elif FIXED_NAME in config.protocols:
         raise InputError(
-            f"protocols names {FIXED_NAME!r}, but {source.folder} has no fixed.parquet: only `ncf:` data sets "
+            f"generate.protocols names {FIXED_NAME!r}, but {source.folder} has no fixed.parquet: only `ncf:` data sets "
             f"bring candidates; choose from {', '.join(SAMPLED_PROTOCOLS)}."
         )
     return (*chosen, VALIDATION)
@@ -152,7 +101,7 @@ def _describe(config: GenerateConfig, source: Ratings, protocols: tuple[Protocol
         "num_train_elements": 0,
         "train_prebatch_size": 0,
         "num_train_steps": 0,
-        "num_eval_elements": report.num_users * _PREBATCH_MULTIPLE if "loo-999-masked" in described else 0,
+        "num_eval_elements": report.num_users * PREBATCH_MULTIPLE if "loo-999-masked" in described else 0,
         "eval_prebatch_size": official["prebatch_size"],
         "num_eval_steps": official["num_rows"] // official["prebatch_size"],
         "counts": asdict(report.counts),

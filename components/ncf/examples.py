@@ -1,11 +1,5 @@
-"""Reads the record files of an `examples` folder into arrays, with numpy alone.
+"""Reads the record files of an `examples` folder into arrays, each checked against its sha256 in the manifest."""
 
-The decoder understands exactly what these files hold: TFRecord frames of tf.train.Example messages whose features
-are packed int64 lists. Every file is checked against the sha256 of the manifest before it is decoded.
-"""
-
-import hashlib
-import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.ncf.errors import InputError
-from components.ncf.manifest import Manifest
-
-# TFRecord framing: uint64 length, uint32 CRC of the length, the record, uint32 CRC of the record.
-_HEADER_BYTES = 12
-_FOOTER_BYTES = 4
+from components.ncf.manifest import Manifest, file_digest
+from components.ncf.records import read_examples
 
 
 @dataclass(frozen=True)
@@ -85,72 +76,8 @@ def _read_examples(folder: Path, manifest: Manifest, subfolder: str) -> Iterator
     for entry in files:
         path = folder / entry["path"]
         try:
-            with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-                    raise InputError(f"{path} differs from its sha256 in the manifest: run generate again.")
-                yield from (decode_int64_lists(record) for record in _split_frames(data))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read ({error}): run generate again.") from error
-
-
-def _split_frames(data: mmap.mmap) -> Iterator[bytes]:
-    offset = 0
-    while offset < len(data):
-        length = int.from_bytes(data[offset : offset + 8], "little")
-        start = offset + _HEADER_BYTES
-        yield data[start : start + length]
-        offset = start + length + _FOOTER_BYTES
-
-
-def decode_int64_lists(serialized: bytes) -> dict[str, NDArray[np.int64]]:
-    """Decodes one tf.train.Example of packed int64 lists.
-
-    Args:
-        serialized: The message.
-
-    Returns:
-        The features by name, each int64 [n].
-    """
-    # Field numbers from tensorflow/core/example/{example,feature}.proto: Example.features = 1, Features.feature = 1
-    # (a map: key = 1, value = 2), Feature.int64_list = 3, Int64List.value = 1.
-    features = {}
-    (feature_map,) = _length_delimited_fields(memoryview(serialized))[1]
-    for pair in _length_delimited_fields(feature_map)[1]:
-        fields = _length_delimited_fields(pair)
-        (int64_list,) = _length_delimited_fields(fields[2][0])[3]
-        (packed,) = _length_delimited_fields(int64_list).get(1, [memoryview(b"")])
-        features[bytes(fields[1][0]).decode()] = _decode_varints(packed)
-    return features
-
-
-def _length_delimited_fields(message: memoryview) -> dict[int, list[memoryview]]:
-    fields: dict[int, list[memoryview]] = {}
-    offset = 0
-    while offset < len(message):
-        tag = message[offset]
-        if tag & 7 != 2:
-            raise ValueError(f"wire type {tag & 7} where a length-delimited field is expected")
-        length, shift, offset = 0, 0, offset + 1
-        while True:
-            byte = message[offset]
-            length |= (byte & 0x7F) << shift
-            shift, offset = shift + 7, offset + 1
-            if byte < 0x80:
-                break
-        fields.setdefault(tag >> 3, []).append(message[offset : offset + length])
-        offset += length
-    return fields
-
-
-def _decode_varints(packed: memoryview) -> NDArray[np.int64]:
-    raw = np.frombuffer(packed, np.uint8)
-    if raw.size == 0:
-        return np.empty(0, np.int64)
-    ends = np.flatnonzero(raw < 0x80)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    values: NDArray[np.int64] = (raw[starts] & 0x7F).astype(np.int64)
-    for byte_index in range(1, int(lengths.max())):
-        longer = np.flatnonzero(lengths > byte_index)
-        values[longer] |= (raw[starts[longer] + byte_index].astype(np.int64) & 0x7F) << (7 * byte_index)
-    return values
+            if file_digest(path) != entry["sha256"]:
+                raise InputError(f"{path} differs from its sha256 in the manifest: run generate again.")
+            yield from read_examples(path)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror or error}): run generate again.") from error

@@ -65,13 +65,17 @@ def encode_varints(values: NDArray[Any]) -> bytes:
 
 def decode_varints(data: bytes) -> NDArray[np.int64]:
     """Decodes consecutive varints into int64 [n]."""
-    codes = np.frombuffer(data, np.uint8).astype(np.int64)
-    ends = np.flatnonzero(codes < 0x80)
+    raw = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(raw < 0x80)
     if not len(ends):
         return np.zeros(0, np.int64)
     starts = np.append(0, ends[:-1] + 1)
-    place_in_varint = np.arange(ends[-1] + 1) - np.repeat(starts, ends - starts + 1)
-    return np.add.reduceat((codes & 0x7F)[: ends[-1] + 1] << (7 * place_in_varint), starts)
+    lengths = ends - starts + 1
+    values: NDArray[np.int64] = (raw[starts] & 0x7F).astype(np.int64)
+    for place in range(1, int(lengths.max())):
+        longer = np.flatnonzero(lengths > place)
+        values[longer] |= (raw[starts[longer] + place].astype(np.int64) & 0x7F) << (7 * place)
+    return values
 
 
 def encode_example(features: Mapping[str, NDArray[Any]]) -> bytes:

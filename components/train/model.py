@@ -81,14 +81,26 @@ class NeuMF(keras.Model):
 
     def regularization_loss(self, weights: Sequence[tf.Tensor]) -> tf.Tensor:
         """Returns the L2 terms, float32 []: factor times the sum of squares, as keras.regularizers.L2 defines it."""
-        loss = tf.constant(0.0)
-        if self._mf_regularization:
-            for table in weights[:2]:
-                loss += self._mf_regularization * tf.reduce_sum(tf.square(table))
-        for factor, kernel in zip(self._mlp_regularization, weights[2:-2:2], strict=True):
-            if factor:
-                loss += factor * tf.reduce_sum(tf.square(kernel))
-        return loss
+        terms = [
+            factor * tf.reduce_sum(tf.square(weight))
+            for factor, weight in zip(self._l2_factors(), weights, strict=True)
+            if factor
+        ]
+        return tf.add_n(terms) if terms else tf.constant(0.0)
+
+    def add_regularization_gradients(
+        self, gradients: Sequence[tf.Tensor], weights: Sequence[tf.Tensor], share: float
+    ) -> list[tf.Tensor]:
+        """Adds `share` of the gradient of `regularization_loss`, 2 * factor * weight, to the gradients."""
+        return [
+            gradient + (2.0 * share * factor) * weight if factor else gradient
+            for factor, gradient, weight in zip(self._l2_factors(), gradients, weights, strict=True)
+        ]
+
+    def _l2_factors(self) -> list[float]:
+        """One factor a weight; the biases and the output layer have none."""
+        hidden = [value for factor in self._mlp_regularization for value in (factor, 0.0)]
+        return [self._mf_regularization, self._mf_regularization, *hidden, 0.0, 0.0]
 
 
 class ServingModel(tf.Module):

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.generate.generate import GenerateConfig
+from components.generate.config import GenerateConfig
 from components.ncf.records import read_examples
 
 Row = tuple[Any, Any, float, int]

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.generate.generate import GenerateConfig, generate
+from components.generate.config import GenerateConfig
+from components.generate.generate import generate
 from components.ncf.errors import InputError
 
 Row = tuple[Any, Any, float, int]

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from components.generate.generate import GenerateConfig, generate
+from components.generate.config import GenerateConfig
+from components.generate.generate import generate
 from components.ncf.errors import InputError
 from components.ncf.manifest import read_manifest
 

@@ -14,7 +14,8 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from components.generate.generate import GenerateConfig, generate
+from components.generate.config import GenerateConfig
+from components.generate.generate import generate
 from components.ncf.counter_random import Stream, derive_key, threefry2x32
 from components.ncf.manifest import read_manifest
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from components.generate import beam_pipeline, block_store
-from components.generate.generate import GenerateConfig, generate
+from components.generate.config import GenerateConfig
+from components.generate.generate import generate
 
 Row = tuple[Any, Any, float, int]
 

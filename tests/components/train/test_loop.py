@@ -47,6 +47,14 @@ def test_the_same_seed_repeats_bit_for_bit_and_another_does_not(make_config: Mak
     assert not np.array_equal(first[0], other[0])
 
 
+def test_regularization_is_in_the_loss_and_shrinks_the_tables(make_config: Make, data: TrainingData) -> None:
+    plain, regularized = make_config(strategy="mirrored"), make_config(strategy="mirrored", mf_regularization=0.05)
+    (_, free), (losses, held) = run(plain, data, 3), run(regularized, data, 3)
+    assert np.sum(held[0] ** 2) < 0.5 * np.sum(free[0] ** 2)
+    one_device, _ = run(make_config(mf_regularization=0.05), data, 3)
+    np.testing.assert_allclose(losses, one_device, atol=1e-5)
+
+
 def test_the_first_loss_is_that_of_chance(make_config: Make, data: TrainingData) -> None:
     """At the start every logit is near 0, so the binary cross-entropy is log 2 per example, padding not counted."""
     config = make_config(learning_rate=1e-12)
@@ -78,7 +86,8 @@ def test_the_gradient_is_that_of_finite_differences(make_config: Make, data: Tra
 
     def loss_at(step: float, direction: list[np.ndarray]) -> float:
         moved = [tf.constant(w + np.float32(step) * d) for w, d in zip(weights, direction, strict=True)]
-        return float(loop._compute_gradients(moved, loop._epoch_keys(0), tf.constant(0))[0])
+        loss, _ = loop._compute_gradients(moved, loop._epoch_keys(0), tf.constant(0))
+        return float(loss + loop.model.regularization_loss(moved))
 
     _, gradient = loop._compute_gradients([tf.constant(w) for w in weights], loop._epoch_keys(0), tf.constant(0))
     for index in range(len(weights)):
