@@ -17,7 +17,8 @@ $(UV):
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target .tools/uv uv==$(UV_VERSION)
 
 .venv/.synced: pyproject.toml uv.lock | $(UV)
-	@$(UV) sync --quiet --frozen --all-extras --python $(PYTHON)
+	@# Compiled once here: every step is a process of its own, and importing TensorFlow uncompiled takes three times as long.
+	@$(UV) sync --quiet --frozen --all-extras --compile-bytecode --python $(PYTHON)
 	@touch $@
 
 setup: .venv/.synced ## Install everything into .venv from the lock

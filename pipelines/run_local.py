@@ -76,8 +76,8 @@ def run_local(pipeline: Path, runner: str, pipeline_root: Path, log: TextIO, obs
         warnings.simplefilter("ignore")
         from kfp import components, local
 
-        local.init(runner=_make_runner(runner), pipeline_root=str(pipeline_root))
         component = components.load_component_from_file(str(pipeline))
+        local.init(runner=_make_runner(runner, pipeline), pipeline_root=str(pipeline_root))
     watcher = _Watcher(log, observer)
     try:
         with contextlib.redirect_stdout(watcher):
@@ -91,16 +91,25 @@ def run_local(pipeline: Path, runner: str, pipeline_root: Path, log: TextIO, obs
     return LocalRun(artifacts, watcher.durations_s)
 
 
-def _make_runner(name: str) -> Any:
+def _make_runner(name: str, pipeline: Path) -> Any:
     from kfp import local
 
     if name == "subprocess":
         return local.SubprocessRunner(use_venv=False)
-    try:
-        import docker
+    import docker
+    import yaml
 
-        docker.from_env().ping()
-    except Exception as error:  # noqa: BLE001 - whatever keeps Docker from answering is the user's to mend
+    executors = yaml.safe_load(pipeline.read_text(encoding="utf-8"))["deploymentSpec"]["executors"].values()
+    try:
+        engine = docker.from_env()
+        for image in sorted({executor["container"]["image"] for executor in executors}):
+            engine.images.get(image)
+    except docker.errors.ImageNotFound:
+        raise InputError(
+            f"--runner docker needs the image {image}, which this machine does not have: build it, or use --runner "
+            "subprocess."
+        ) from None
+    except docker.errors.DockerException as error:
         raise InputError(
             f"--runner docker needs a Docker engine, and none answered ({error}): start it or use --runner subprocess."
         ) from None

@@ -172,3 +172,14 @@ def test_the_demo_keeps_what_the_readme_promises(neumf: Neumf, tmp_path: Path) -
     metrics = summary["metrics"]["loo-99"]
     assert metrics["hr@10"] > metrics["popularity"]["hr@10"] + 0.10
     assert metrics["hr@10"] > 0.85 * summary["best_hr@10"]
+
+
+def test_the_docker_runner_without_an_engine_is_one_sentence(
+    neumf: Neumf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no-engine.sock")
+    result = neumf("run", "--preset", "smoke", "--runner", "docker", "--run-dir", tmp_path / "run")
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "needs a Docker engine" in result.stderr
+    assert "--runner subprocess" in result.stderr
