@@ -29,7 +29,7 @@ def code_block(heading: str) -> str:
 
 
 def test_a_preset_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    preset = eval(code_block("Add a preset").strip().rstrip(","), {"Preset": presets.Preset})
+    preset = eval(code_block("Add a preset"), {"Preset": presets.Preset})
     monkeypatch.setitem(presets.PRESETS, preset.name, preset)  # type: ignore[arg-type]
     parameters = resolve_parameters("wide", ())
     check_parameters(parameters)
