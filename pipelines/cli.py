@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from components.ncf.errors import InputError
@@ -30,7 +31,7 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except InputError as error:
             click.echo(f"error: {error}", err=True)
-            ctx.exit(1)
+            ctx.exit(getattr(error, "exit_status", 1))
 
 
 def _preset_options(command: Command) -> Command:
@@ -70,7 +71,7 @@ def main() -> None:
 
     A mistake ends a command with one sentence on standard error and status 1.
     """
-    # TensorFlow reads these when it is imported: no start-up banner of what the processor could do.
+    # TensorFlow reads this when it is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
@@ -80,8 +81,16 @@ def main() -> None:
 @click.option("--runner", type=click.Choice(RUNNERS), default="subprocess", show_default=True,
               help="Which of kfp's local runners runs the steps.")  # fmt: skip
 @click.option("--run-dir", type=_FOLDER, help="A new folder for everything the run writes.  [default: runs/TIME]")
+@click.option("--checkpoint-dir", type=_FOLDER, help="Where epochs are saved: a new run with the same folder resumes "
+              "a killed one's training.")  # fmt: skip
 def run(
-    dataset: str | None, mirror: str | None, preset: str, overrides: tuple[str, ...], runner: str, run_dir: Path | None
+    dataset: str | None,
+    mirror: str | None,
+    preset: str,
+    overrides: tuple[str, ...],
+    runner: str,
+    run_dir: Path | None,
+    checkpoint_dir: Path | None,
 ) -> None:
     """Compile the pipeline and run it on this machine.
 
@@ -92,12 +101,14 @@ def run(
     from pipelines.run import SUMMARY_NAME, run_pipeline
 
     parameters = resolve_parameters(preset, _with_dataset(dataset, mirror, overrides))
+    if checkpoint_dir is not None:
+        parameters["train"]["checkpoint_dir"] = str(checkpoint_dir.absolute())
     # This very stream: while kfp runs, sys.stdout is what its lines are read from.
     console = Console(file=sys.stdout)
     run_dir = run_dir or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     summary = run_pipeline(parameters, runner, run_dir, console)
     print_summary(console, summary)
-    console.print(f"summary {run_dir.absolute() / SUMMARY_NAME}", soft_wrap=True, highlight=False)
+    console.print(f"summary {escape(str(run_dir.absolute() / SUMMARY_NAME))}", soft_wrap=True, highlight=False)
 
 
 @main.command()
@@ -138,12 +149,20 @@ def train(
     examples: Path, preset: str, overrides: tuple[str, ...], seed: int | None, checkpoint_dir: Path | None, output: Path
 ) -> None:
     """Train NeuMF and export its best epoch as a SavedModel."""
-    config = _step_config("train", preset, (*overrides, *([f"train.seed={seed}"] if seed is not None else [])))
-    from components.ncf.step import running_step
-    from components.train.train import train as run_step
+    from components.ncf.manifest import read_manifest
+    from components.ncf.step import quiet_standard_error, running_step
+
+    overrides = (*overrides, *([f"train.seed={seed}"] if seed is not None else []))
+    if checkpoint_dir is not None:
+        overrides = (*overrides, f"train.checkpoint_dir={checkpoint_dir}")
+    values = _step_parameters("train", preset, overrides)
+    config = step_config("train", values)
+    read_manifest(examples, "examples")  # TensorFlow takes seconds to import; a wrong folder is found before
+    with quiet_standard_error():
+        from components.train.train import train as run_step
 
     with running_step("train"):
-        run_step(config, examples, output, checkpoint_dir)
+        run_step(config, examples, output, Path(values["checkpoint_dir"]) if values["checkpoint_dir"] else None)
 
 
 @main.command()
@@ -153,9 +172,14 @@ def train(
 @click.option("--output", type=_FOLDER, required=True, help="The `evaluation` folder to write.")
 def evaluate(model: Path, examples: Path, preset: str, overrides: tuple[str, ...], output: Path) -> None:
     """Rank the held-out items, beside the popularity baseline, and write the report."""
+    from components.ncf.manifest import read_manifest
+    from components.ncf.step import quiet_standard_error, running_step
+
     config = _step_config("evaluate", preset, overrides)
-    from components.evaluate.evaluate import evaluate as run_step
-    from components.ncf.step import running_step
+    read_manifest(examples, "examples")
+    read_manifest(model, "model")
+    with quiet_standard_error():
+        from components.evaluate.evaluate import evaluate as run_step
 
     with running_step("evaluate"):
         run_step(config, examples, model, output)
@@ -228,4 +252,11 @@ def _absolute(text: str, separator: str = ":") -> str:
 
 
 def _step_config(step: str, preset: str, overrides: tuple[str, ...] | list[str]) -> Any:
-    return step_config(step, resolve_parameters(preset, overrides)[step])
+    return step_config(step, _step_parameters(step, preset, overrides))
+
+
+def _step_parameters(step: str, preset: str, overrides: tuple[str, ...] | list[str]) -> dict[str, Any]:
+    for override in overrides:
+        if not override.startswith(f"{step}."):
+            raise InputError(f"--set {override!r} is of no use here: this command takes {step}.PARAMETER=VALUE.")
+    return resolve_parameters(preset, overrides)[step]

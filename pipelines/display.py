@@ -6,8 +6,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
-from rich.status import Status
+from rich.spinner import Spinner
 from rich.table import Table
 
 _METRICS = ("hr@10", "ndcg@10")
@@ -26,7 +27,8 @@ class RunDisplay:
         self._console = console
         self._num_steps = num_steps
         self._num_started = 0
-        self._status: Status | None = None
+        self._live: Live | None = None
+        self._spinner = Spinner("dots")
         self._started = 0.0
 
     def __enter__(self) -> Self:
@@ -35,15 +37,19 @@ class RunDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop_status()
+        self._stop_live()
 
     def step_started(self, step: str) -> None:
         """Announces the step."""
         self._num_started += 1
         self._started = time.perf_counter()
         if self._console.is_terminal:
-            self._status = self._console.status(self._label(step))
-            self._status.start()
+            # Standard output stays what it is: the runner's lines are read from it.
+            self._spinner.update(text=self._label(step))
+            self._live = Live(
+                self._spinner, console=self._console, transient=True, redirect_stdout=False, redirect_stderr=False
+            )
+            self._live.start()
         else:
             self._console.print(f"{self._label(step)} started", highlight=False)
 
@@ -52,25 +58,25 @@ class RunDisplay:
         if not line.startswith(f"{step}: "):
             return
         text = escape(line.removeprefix(f"{step}: "))
-        if self._status is not None:
+        if self._live is not None:
             elapsed = time.perf_counter() - self._started
-            self._status.update(f"{self._label(step)} [dim]{elapsed:.0f} s · {text}[/dim]")
+            self._spinner.update(text=f"{self._label(step)} [dim]{elapsed:.0f} s · {text}[/dim]")
         else:
             self._console.print(f"      {text}", highlight=False, soft_wrap=True)
 
     def step_ended(self, step: str, duration_s: float, succeeded: bool) -> None:
         """Says how long the step took."""
-        self._stop_status()
+        self._stop_live()
         outcome = "[green]finished[/green]" if succeeded else "[red]failed[/red]"
         self._console.print(f"{self._label(step)} {outcome} in {duration_s:.1f} s", highlight=False)
 
     def _label(self, step: str) -> str:
         return f"\\[{self._num_started}/{self._num_steps}] [bold]{step}[/bold]"
 
-    def _stop_status(self) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+    def _stop_live(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
 
 def print_summary(console: Console, summary: Mapping[str, Any]) -> None:
@@ -87,5 +93,5 @@ def print_summary(console: Console, summary: Mapping[str, Any]) -> None:
     best = summary.get("best_hr@10")
     if best is not None:
         console.print(f"The best HR@10 that any ranking can reach on this data set is {best:.4f} (loo-99).")
-    console.print(f"report  {summary['report']}", soft_wrap=True, highlight=False)
-    console.print(f"model   {summary['artifacts']['model']}", soft_wrap=True, highlight=False)
+    console.print(f"report  {escape(summary['report'])}", soft_wrap=True, highlight=False)
+    console.print(f"model   {escape(summary['artifacts']['model'])}", soft_wrap=True, highlight=False)

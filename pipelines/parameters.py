@@ -46,6 +46,13 @@ def check_parameters(parameters: Mapping[str, Mapping[str, Any]]) -> None:
     """
     for step, values in parameters.items():
         step_config(step, values)
+    available = {*parameters["generate"]["protocols"], "fixed"}
+    missing = [name for name in parameters["evaluate"]["protocols"] if name not in available]
+    if missing:
+        raise InputError(
+            f"evaluate.protocols names {', '.join(missing)}, which generate.protocols "
+            f"{parameters['generate']['protocols']} lacks: add it there."
+        )
 
 
 def step_config(step: str, values: Mapping[str, Any]) -> Any:
@@ -94,12 +101,15 @@ def _parse_list(name: str, text: str, current: list[Any]) -> list[Any]:
         )
         if name.endswith("regularization"):
             return [float(value) for value in values]
-        is_text = name.endswith("protocols")
-        return [str(value) if is_text else int(value) for value in values]
+        if name.endswith("protocols"):
+            return [str(value) for value in values]
+        if any(isinstance(value, bool) or int(value) != float(value) for value in values):
+            raise ValueError("not whole numbers")
+        return [int(value) for value in values]
     except (ValueError, TypeError):
         raise InputError(f"--set {name}={text}: {text!r} is not a list such as {json.dumps(current)}.") from None
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
     matches = difflib.get_close_matches(name, list(known), n=2)
-    return f", did you mean {' or '.join(matches)}?" if matches else ""
+    return f" (did you mean {' or '.join(matches)}?)" if matches else ""

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from components.ncf.errors import InputError
-from components.ncf.manifest import explain_os_error, read_manifest
+from components.ncf.manifest import check_output_path, explain_os_error, read_manifest
 from pipelines.compile import compile_pipeline
 from pipelines.display import RunDisplay
 from pipelines.parameters import check_parameters
@@ -39,6 +39,7 @@ def run_pipeline(parameters: Parameters, runner: str, run_dir: Path, console: Co
     """
     check_parameters(parameters)
     run_dir = run_dir.absolute()
+    check_output_path(run_dir)
     try:
         if run_dir.is_dir() and any(run_dir.iterdir()):
             raise InputError(f"{run_dir} already holds a run or other files: choose another --run-dir or remove it.")

@@ -4,13 +4,17 @@ import contextlib
 import io
 import os
 import re
+import signal
 import time
 import warnings
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol, TextIO
+
+import psutil
 
 from components.ncf.errors import InputError
 from components.ncf.manifest import MANIFEST_NAME
@@ -25,11 +29,25 @@ _TASK_STARTED = re.compile(r"Executing task '([\w-]+)'")
 _TASK_ENDED = re.compile(r"Task '([\w-]+)' finished with status (\w+)")
 # What kfp's own executor says inside a step.
 _EXECUTOR_MARK = "[KFP Executor "
+# The last line of a traceback.
+_RAISED = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception)\b")
 _LINES_KEPT = 1_000
 
 
 class StepFailedError(InputError):
     """A step of the pipeline failed: its name and its own error."""
+
+
+class RunInterruptedError(InputError):
+    """Somebody stopped the run.
+
+    Attributes:
+        exit_status: 128 and the signal's number, as shells report it.
+    """
+
+    def __init__(self, step: str, signal_number: int) -> None:
+        super().__init__(f"Interrupted in the step {step}: the run is incomplete, and so is its folder.")
+        self.exit_status = 128 + signal_number
 
 
 class StepObserver(Protocol):
@@ -80,10 +98,12 @@ def run_local(pipeline: Path, runner: str, pipeline_root: Path, log: TextIO, obs
         local.init(runner=_make_runner(runner, pipeline), pipeline_root=str(pipeline_root))
     watcher = _Watcher(log, observer)
     try:
-        with contextlib.redirect_stdout(watcher):
+        with contextlib.redirect_stdout(watcher), _ending_children_when_stopped() as stopped_by:
             outputs = component().outputs
-    except RuntimeError as error:
-        raise watcher.failure(str(error)) from None
+    except RuntimeError:
+        if stopped_by:
+            raise RunInterruptedError(watcher.failed_step(), stopped_by[0]) from None
+        raise watcher.failure("it ended without an error of its own, perhaps killed for want of memory") from None
     artifacts = {name: Path(artifact.path) for name, artifact in outputs.items()}
     for name, step in FOLDERS.items():
         if name not in artifacts or not (artifacts[name] / MANIFEST_NAME).is_file():
@@ -116,6 +136,30 @@ def _make_runner(name: str, pipeline: Path) -> Any:
     return local.DockerRunner(user=f"{os.getuid()}:{os.getgid()}", network_mode="host")
 
 
+@contextlib.contextmanager
+def _ending_children_when_stopped() -> Iterator[list[int]]:
+    """Passes an interrupt or a request to end on to the running step, which kfp would leave behind.
+
+    Yields:
+        The signal's number, once one has come.
+    """
+    received: list[int] = []
+
+    def end_children(signal_number: int, _frame: FrameType | None) -> None:
+        received.append(signal_number)
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.terminate()
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, end_children) for number in signals}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
 class _Watcher(io.TextIOBase):
     """Stands in for standard output while kfp runs: kfp reports its steps there and passes theirs on."""
 
@@ -141,13 +185,19 @@ class _Watcher(io.TextIOBase):
 
     def failure(self, reason: str, step: str | None = None) -> StepFailedError:
         """Makes the error of a failed run from the failed step's own words."""
-        step = step or self._running or (list(self._lines) or ["pipeline"])[-1]
-        if self._running:
-            self._end(succeeded=False)
+        step = step or self.failed_step()
         lines = list(self._lines.get(step, []))
         marked = [line.removeprefix(ERROR_MARK) for line in lines if line.startswith(ERROR_MARK)]
-        own = marked[-1] if marked else (lines[-1] if lines else reason)
+        raised = [line for line in lines if _RAISED.match(line)]
+        own = (marked or raised or [f"{reason}; run.log has what it wrote."])[-1]
         return StepFailedError(f"The step {step} failed: {own}")
+
+    def failed_step(self) -> str:
+        """Returns the step that was running, or ran last, and ends it."""
+        step = self._running or (list(self._lines) or ["pipeline"])[-1]
+        if self._running:
+            self._end(succeeded=False)
+        return step
 
     def _read(self, line: str) -> None:
         if runner_line := _RUNNER_LINE.fullmatch(line):

@@ -6,6 +6,9 @@ from components.ncf.errors import InputError
 
 # Model selection, summaries and comparisons speak of the cutoff that the published tables use.
 HEADLINE_CUTOFF = 10
+# Candidates of the validation item choose the epoch: they are no test of the model.
+VALIDATION = "validation"
+PROTOCOLS = ("loo-99", "loo-999-masked", "fixed")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ class EvaluateConfig:
             raise InputError(
                 f"evaluate.cutoffs {list(self.cutoffs)} must be different numbers of at least 1, {HEADLINE_CUTOFF} "
                 "among them."
+            )
+        if not set(self.protocols) <= set(PROTOCOLS) or len(set(self.protocols)) < len(self.protocols):
+            raise InputError(
+                f"evaluate.protocols {list(self.protocols)} must be different ones of {', '.join(PROTOCOLS)}, or none "
+                "for all that there are candidates for."
             )
         if self.num_bootstrap_samples < 1:
             raise InputError(f"evaluate.num_bootstrap_samples is {self.num_bootstrap_samples}: it must be at least 1.")

@@ -26,7 +26,7 @@ from components.evaluate.report import (
     Selection,
     SystemResult,
 )
-from components.ncf.examples import read_positives
+from components.ncf.examples import Candidates, read_positives
 from components.ncf.manifest import Manifest
 from components.ncf.metrics import ActivityBand, hit_rate_by_activity
 from components.ncf.ranking import ScoreCandidates
@@ -46,7 +46,8 @@ class ReportInputs:
         manifest: Its manifest.
         training: training.json of the model.
         tables: users, items and held_out of the examples.
-        ranks: By protocol and scorer.
+        candidates: By protocol.
+        ranks: By protocol and scorer, in the order of the candidates' users.
         metrics: By protocol, as in metrics.json.
     """
 
@@ -55,6 +56,7 @@ class ReportInputs:
     manifest: Manifest
     training: Mapping[str, Any]
     tables: Mapping[str, pa.Table]
+    candidates: Mapping[str, Candidates]
     ranks: RanksByProtocol
     metrics: Mapping[str, Mapping[str, Any]]
 
@@ -120,7 +122,7 @@ def _estimate(values: Mapping[str, Any], name: str) -> Estimate:
 
 def _activity(inputs: ReportInputs, protocol: str) -> Breakdown:
     config, by_scorer = inputs.config, inputs.ranks[protocol]
-    counts = inputs.tables["users"]["num_train_interactions"].to_numpy()[: len(by_scorer["model"])]
+    counts = _num_trained_on(inputs)[inputs.candidates[protocol].users]
     bands: list[tuple[ActivityBand, ...]] = [
         hit_rate_by_activity(by_scorer[name], counts, HEADLINE_CUTOFF, config.num_bootstrap_samples, config.seed)
         for name in _SYSTEM_NAMES
@@ -134,6 +136,12 @@ def _activity(inputs: ReportInputs, protocol: str) -> Breakdown:
         for same_users in zip(*bands, strict=True)
     )
     return Breakdown("user activity", "training interactions per user", protocol, tuple(_SYSTEM_NAMES.values()), groups)
+
+
+def _num_trained_on(inputs: ReportInputs) -> NDArray[np.int64]:
+    """Returns int64 [num_users]: with selection by the test item, the validation item is trained on too."""
+    counts: NDArray[np.int64] = inputs.tables["users"]["num_train_interactions"].to_numpy()
+    return counts + np.int64(inputs.training["model_selection"] == "test")
 
 
 def _example_users(inputs: ReportInputs, score: ScoreCandidates) -> tuple[ExampleUser, ...]:
@@ -161,7 +169,7 @@ def _example_user(
     history = [validation_item, *train_items]
     return ExampleUser(
         raw_user_id=str(tables["users"]["raw_user_id"][user].as_py()),
-        num_training_interactions=tables["users"]["num_train_interactions"][user].as_py(),
+        num_training_interactions=int(_num_trained_on(inputs)[user]),
         history=tuple(_item(tables["items"], item) for item in [int(i) for i in history[:_TOP]]),
         recommendations=tuple(_item(tables["items"], int(item)) for item in ranked[:_TOP]),
         held_out=_item(tables["items"], test_item),

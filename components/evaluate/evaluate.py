@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.evaluate.config import HEADLINE_CUTOFF, EvaluateConfig
+from components.evaluate.config import HEADLINE_CUTOFF, VALIDATION, EvaluateConfig
 from components.evaluate.content import ReportInputs, build_report_content
 from components.evaluate.measure import (
     BASELINE,
@@ -29,8 +29,6 @@ from components.ncf.manifest import Manifest, read_manifest, write_manifest, wri
 from components.ncf.ranking import ScoreCandidates
 
 _LOG = logging.getLogger(__name__)
-# Candidates of the validation item choose the epoch: they are no test of the model.
-_NOT_A_TEST = "validation"
 
 
 def evaluate(config: EvaluateConfig, examples: Path, model: Path, output: Path) -> dict[str, float]:
@@ -65,7 +63,7 @@ def evaluate(config: EvaluateConfig, examples: Path, model: Path, output: Path) 
         pq.write_table(_per_user_table(tables, candidates, ranks), partial / "per_user.parquet")
         (partial / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
         training: Mapping[str, Any] = json.loads((model / "training.json").read_text(encoding="utf-8"))
-        inputs = ReportInputs(config, examples, examples_manifest, training, tables, ranks, metrics)
+        inputs = ReportInputs(config, examples, examples_manifest, training, tables, candidates, ranks, metrics)
         content = build_report_content(inputs, scorers["model"])
         (partial / "report.html").write_text(render_report(content), encoding="utf-8")
         write_manifest(partial, "evaluation", _describe(model_manifest, examples_manifest, metrics))
@@ -81,7 +79,8 @@ def load_scorer(model: Path) -> ScoreCandidates:
     try:
         loaded = tf.saved_model.load(str(model / "saved_model"))
     except (OSError, ValueError, tf.errors.OpError) as error:
-        raise InputError(f"{model / 'saved_model'} cannot be loaded ({error}): train the model again.") from error
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{model / 'saved_model'} cannot be loaded ({reason}): train the model again.") from error
 
     @tf.function(jit_compile=True)
     def score(users: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
@@ -95,7 +94,7 @@ def load_scorer(model: Path) -> ScoreCandidates:
 
 
 def _read_protocols(config: EvaluateConfig, examples: Path, manifest: Manifest) -> dict[str, Candidates]:
-    protocols = config.protocols or tuple(name for name in manifest["protocols"] if name != _NOT_A_TEST)
+    protocols = config.protocols or tuple(name for name in manifest["protocols"] if name != VALIDATION)
     if not protocols:
         raise InputError(f"{examples} holds no candidates of any protocol: set generate.protocols.")
     return {protocol: read_candidates(examples, manifest, protocol) for protocol in protocols}

@@ -49,6 +49,16 @@ def writing_artifact(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def check_output_path(path: Path) -> None:
+    """Refuses a path that TensorFlow would take for a pattern when it reads a SavedModel back.
+
+    Raises:
+        InputError: The path holds one of the characters of a pattern.
+    """
+    if set("[]*?") & set(str(path)):
+        raise InputError(f"The path {path} holds one of [ ] * ?, which TensorFlow cannot read back: choose another.")
+
+
 def write_manifest(folder: Path, kind: str, content: Manifest) -> None:
     """Writes the folder's manifest, which marks it complete.
 

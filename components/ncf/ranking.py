@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from components.ncf.errors import InputError
 from components.ncf.examples import Candidates
 from components.ncf.metrics import positive_ranks
 
@@ -17,7 +18,11 @@ _SCORES_PER_BLOCK = 1 << 17
 
 
 def rank_held_out_items(score: ScoreCandidates, candidates: Candidates) -> NDArray[np.int64]:
-    """Returns int64 [num_users]: how many candidates score at least as high as the held-out item (0 is best)."""
+    """Returns int64 [num_users]: how many candidates score at least as high as the held-out item (0 is best).
+
+    Raises:
+        InputError: A score is not finite.
+    """
     num_users, num_candidates = candidates.items.shape
     users_per_block = max(1, min(num_users, _SCORES_PER_BLOCK // (num_candidates + 1)))
     ranks = np.empty(num_users, np.int64)
@@ -28,5 +33,8 @@ def rank_held_out_items(score: ScoreCandidates, candidates: Candidates) -> NDArr
         items = np.concatenate([candidates.items[block], candidates.positives[block, None]], axis=1)
         scores = score(candidates.users[block], items)[: stop - start]
         mask = candidates.duplicate_mask[start:stop]
-        ranks[start:stop] = positive_ranks(scores[:, :-1], scores[:, -1], mask)
+        try:
+            ranks[start:stop] = positive_ranks(scores[:, :-1], scores[:, -1], mask)
+        except ValueError as error:
+            raise InputError(f"The candidates of users {start} to {stop - 1} cannot be ranked: {error}.") from error
     return ranks

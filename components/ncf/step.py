@@ -1,6 +1,7 @@
 """What every step's entry does around its work: set up logging and report a user's mistake as one sentence."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,3 +32,22 @@ def running_step(name: str) -> Iterator[None]:
         sys.stderr.write(f"{ERROR_MARK}{error}\n")
         sys.stderr.flush()
         sys.exit(1)
+
+
+@contextmanager
+def quiet_standard_error() -> Iterator[None]:
+    """Drops what is written to standard error's file descriptor while the block runs.
+
+    TensorFlow's library writes there while it is imported, before any setting of it is read. A Python exception
+    leaves the block and is printed afterwards.
+    """
+    sys.stderr.flush()
+    saved = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(nowhere)
+        os.close(saved)

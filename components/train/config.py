@@ -8,6 +8,8 @@ from components.ncf.errors import InputError
 
 STRATEGIES = ("one_device", "mirrored")
 MODEL_SELECTIONS = ("validation", "test")
+# Far above what makes sense, and low enough that sums of two fit the device's 32-bit integers.
+_LARGEST_COUNT = 10**9
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,17 @@ class TrainConfig:
         _one_of("strategy", self.strategy, STRATEGIES)
         _one_of("model_selection", self.model_selection, MODEL_SELECTIONS)
         for name in ("num_factors", "num_train_negatives", "num_epochs", "steps_per_loop", "max_checkpoints"):
-            _at_least(name, getattr(self, name), 1)
-        _at_least("early_stopping_patience", self.early_stopping_patience, 0)
+            _between(name, getattr(self, name), 1, _LARGEST_COUNT)
+        _between("global_batch_size", self.global_batch_size, 1, _LARGEST_COUNT)
+        _between("early_stopping_patience", self.early_stopping_patience, 0, _LARGEST_COUNT)
         self._check_layers()
         for name in ("learning_rate", "epsilon"):
             _finite_in(name, getattr(self, name), 0.0, math.inf, "(0, inf)", exclude_low=True)
         for name in ("beta1", "beta2"):
             _finite_in(name, getattr(self, name), 0.0, 1.0, "[0, 1)")
-        for factor in (self.mf_regularization, *self.mlp_regularization):
-            _finite_in("a regularization factor", factor, 0.0, math.inf, "[0, inf)")
+        _finite_in("mf_regularization", self.mf_regularization, 0.0, math.inf, "[0, inf)")
+        for index, factor in enumerate(self.mlp_regularization):
+            _finite_in(f"mlp_regularization[{index}]", factor, 0.0, math.inf, "[0, inf)")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"train.seed {self.seed} is outside [0, 2**63): choose a non-negative number.")
         if self.global_batch_size < 1 + self.num_train_negatives:
@@ -77,7 +81,7 @@ class TrainConfig:
 
     def _check_layers(self) -> None:
         layers, factors = self.mlp_layers, self.mlp_regularization
-        if not layers or any(width < 1 for width in layers):
+        if not layers or any(not 1 <= width <= _LARGEST_COUNT for width in layers):
             raise InputError(
                 f"train.mlp_layers {list(layers)} must be one or more positive widths, such as [64,32,16,8]."
             )
@@ -123,9 +127,9 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise InputError(f"train.{name} is {value!r}: choose one of {', '.join(allowed)}.")
 
 
-def _at_least(name: str, value: int, low: int) -> None:
-    if value < low:
-        raise InputError(f"train.{name} is {value}: it must be at least {low}.")
+def _between(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise InputError(f"train.{name} is {value}: it must be at least {low} and at most {high}.")
 
 
 def _finite_in(name: str, value: float, low: float, high: float, interval: str, exclude_low: bool = False) -> None:

@@ -23,7 +23,7 @@ class EpochResult:
     """What one epoch did.
 
     Attributes:
-        loss: Mean of the step losses, plus the regularization as it stands after each call of the compiled loop.
+        loss: Mean over the examples, plus the regularization as it stands after each call of the compiled loop.
         num_examples: Positives and negatives that were trained on; padding does not count.
         duration_s: Seconds from the first call to the last result.
     """
@@ -47,6 +47,7 @@ class TrainingLoop:
         self._num_replicas = strategy.num_replicas_in_sync
         self._positives_per_replica = config.per_replica_positives(self._num_replicas)
         self._num_positives = len(data.users)
+        _check_counters(data, config)
         self.num_steps = math.ceil(self._num_positives / (self._positives_per_replica * self._num_replicas))
         self._users, self._items = tf.constant(data.users), tf.constant(data.items)
         self._seen = build_seen_items(data.users, data.items, data.num_users, data.num_items)
@@ -64,6 +65,15 @@ class TrainingLoop:
             lambda: self.model.regularization_loss([weight.value for weight in self.model.weights])
         )
 
+    @property
+    def examples_per_step(self) -> int:
+        """Positives and negatives in a full step: the global batch size, rounded down to whole groups."""
+        return int(self._num_replicas * self._positives_per_replica * (1 + self._config.num_train_negatives))
+
+    def compile(self) -> None:
+        """Compiles the loop by running no step of it, so that no epoch's duration includes it."""
+        self._run_steps(self._epoch_keys(0), tf.constant(0), tf.constant(0))
+
     def run_epoch(self, epoch: int) -> EpochResult:
         """Trains one pass over the positives, each with fresh negatives.
 
@@ -74,21 +84,23 @@ class TrainingLoop:
             InputError: The loss is not finite.
         """
         started = time.perf_counter()
-        total_loss, step = 0.0, 0
+        summed_loss, regularization, step = 0.0, 0.0, 0
         keys = self._epoch_keys(epoch)
         while step < self.num_steps:
             num_steps = min(self._config.steps_per_loop, self.num_steps - step)
             loss = float(self._run_steps(keys, tf.constant(step), tf.constant(num_steps)))
-            loss += num_steps * float(self._regularization())
-            if not math.isfinite(loss):
+            penalty = float(self._regularization())
+            if not math.isfinite(loss + penalty):
                 raise InputError(
-                    f"The loss is {loss} in epoch {epoch + 1}, between steps {step + 1} and {step + num_steps}: lower "
-                    f"train.learning_rate (now {self._config.learning_rate})."
+                    f"The loss is {loss + penalty} in epoch {epoch + 1}, between steps {step + 1} and "
+                    f"{step + num_steps}: lower train.learning_rate (now {self._config.learning_rate})."
                 )
-            total_loss += loss
+            summed_loss += loss
+            regularization += penalty * num_steps / self.num_steps
             step += num_steps
         num_examples = self._num_positives * (1 + self._config.num_train_negatives)
-        return EpochResult(total_loss / self.num_steps, num_examples, time.perf_counter() - started)
+        loss = summed_loss / num_examples + regularization
+        return EpochResult(loss, num_examples, time.perf_counter() - started)
 
     def score_candidates(self, users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.float32]:
         """Returns float32 [num_users, num_candidates] for users [num_users] and their items."""
@@ -114,26 +126,30 @@ class TrainingLoop:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         first_position = (step * self._num_replicas + replica) * self._positives_per_replica
         weights = [tf.convert_to_tensor(weight.value) for weight in self.model.trainable_variables]
-        loss, gradients = self._replica_gradients(weights, keys, first_position)
+        positives_per_step = self._num_replicas * self._positives_per_replica
+        # The last step of an epoch may hold fewer positives than the others.
+        num_positives = tf.minimum(positives_per_step, self._num_positives - step * positives_per_step)
+        summed_loss, gradients = self._replica_gradients(weights, keys, first_position, num_positives)
         # Sums the gradients of the replicas, then applies them.
         self.optimizer.apply(gradients, self.model.trainable_variables)
-        return loss
+        return summed_loss
 
     def _compute_gradients(
-        self, weights: list[tf.Tensor], keys: tf.Tensor, first_position: tf.Tensor
+        self, weights: list[tf.Tensor], keys: tf.Tensor, first_position: tf.Tensor, num_positives: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Returns a replica's summed loss and its share of the gradient of the global batch's mean loss."""
         users, items, labels, is_valid = self._sample_batch(keys, first_position)
         with tf.GradientTape() as tape:
             tape.watch(weights)
             logits = neumf_logits(weights, self._config.num_factors, users, items)
             per_example_loss = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits) * is_valid[:, None]
-            # Scaled once, by the examples of the global batch: replicas add their shares up.
-            global_examples = self._num_replicas * self._positives_per_replica * items.shape[1]
-            loss = tf.reduce_sum(per_example_loss) / global_examples
+            summed_loss = tf.reduce_sum(per_example_loss)
+            # Scaled once, by the examples of the global batch without its padding: replicas add their shares up.
+            loss = summed_loss / tf.cast(num_positives * items.shape[1], tf.float32)
         gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, weights)]
         # The gradient of the L2 terms is a product that fuses with the update; their value, a sum over the tables,
         # would double the time of a small step, so that `run_epoch` adds it once a call.
-        return loss, self.model.add_regularization_gradients(gradients, weights, 1.0 / self._num_replicas)
+        return summed_loss, self.model.add_regularization_gradients(gradients, weights, 1.0 / self._num_replicas)
 
     def _sample_batch(
         self, keys: tf.Tensor, first_position: tf.Tensor
@@ -148,3 +164,13 @@ class TrainingLoop:
         items = tf.concat([positive_items[:, None], negatives], axis=1)
         labels = tf.concat([tf.ones_like(positive_items)[:, None], tf.zeros_like(negatives)], axis=1)
         return users, items, tf.cast(labels, tf.float32), is_valid
+
+
+def _check_counters(data: TrainingData, config: TrainConfig) -> None:
+    """The device counts in 32 bits: positions in the epoch, with its padding, and draws per item."""
+    limit = 2**31
+    if len(data.users) + config.global_batch_size >= limit or data.num_items * config.num_train_negatives >= limit:
+        raise InputError(
+            f"{len(data.users)} positives with train.global_batch_size {config.global_batch_size}, or {data.num_items} "
+            f"items with train.num_train_negatives {config.num_train_negatives}, exceed 2**31: lower the parameter."
+        )

@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 
 from components.ncf.errors import InputError
-from components.ncf.manifest import Manifest, read_manifest, write_manifest, writing_artifact
+from components.ncf.manifest import Manifest, check_output_path, read_manifest, write_manifest, writing_artifact
 from components.ncf.metrics import hit_rate_at_k, ndcg_at_k
 from components.ncf.ranking import rank_held_out_items
 from components.train.checkpoints import Checkpoints, Progress
@@ -45,6 +45,7 @@ def train(config: TrainConfig, examples: Path, output: Path, checkpoint_dir: Pat
         InputError: Parameters, data and devices do not fit together, or the loss became non-finite.
     """
     started = time.perf_counter()
+    check_output_path(output)
     manifest = read_manifest(examples, "examples")
     checkpoints_folder = checkpoint_dir or output.parent / f"{output.name}-checkpoints"
     with writing_artifact(output) as partial, _explaining_full_disks(output, checkpoints_folder):
@@ -53,6 +54,8 @@ def train(config: TrainConfig, examples: Path, output: Path, checkpoint_dir: Pat
         identity = {key: value for key, value in config.as_dict().items() if key not in _NOT_IDENTITY}
         identity["examples_digest"] = manifest["digest"]
         checkpoints = Checkpoints(checkpoints_folder, loop, identity, config.max_checkpoints)
+        loop.compile()
+        _LOG.info("compiled after %.1f s; %d steps an epoch", time.perf_counter() - started, loop.num_steps)
         progress = _run_epochs(config, data, loop, checkpoints, partial / "tensorboard")
         checkpoints.load_best()
         serving = ServingModel(loop.model)
@@ -64,6 +67,7 @@ def train(config: TrainConfig, examples: Path, output: Path, checkpoint_dir: Pat
             **progress,
             "num_positives": len(data.users),
             "num_steps_per_epoch": loop.num_steps,
+            "examples_per_step": loop.examples_per_step,
             "examples_digest": manifest["digest"],
             "duration_s": time.perf_counter() - started,
             "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},

@@ -59,13 +59,15 @@ def test_set_takes_the_type_of_the_default() -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("train.num_epoch=3", ["no parameter 'num_epoch'", "did you mean num_epochs"]),
+        ("train.num_epoch=3", ["no parameter 'num_epoch'", "(did you mean num_epochs?)"]),
         ("tarin.num_epochs=3", ["names no step", "download, generate, train, evaluate"]),
         ("num_epochs=3", ["step.parameter=value"]),
         ("train.num_epochs", ["step.parameter=value"]),
         ("train.num_epochs=many", ["'many' is not a whole number"]),
         ("train.learning_rate=fast", ["'fast' is not a number"]),
         ("train.mlp_layers=a,b", ["not a list such as [64, 32, 16, 8]"]),
+        ("train.mlp_layers=[64.7,32]", ["not a list such as [64, 32, 16, 8]"]),
+        ("train.mlp_layers=[true,2]", ["not a list such as [64, 32, 16, 8]"]),
     ],
 )
 def test_a_wrong_override_is_one_sentence(override: str, words: list[str]) -> None:
@@ -78,7 +80,7 @@ def test_a_wrong_override_is_one_sentence(override: str, words: list[str]) -> No
 def test_an_unknown_preset_names_the_nearest(neumf: Neumf, tmp_path: Path) -> None:
     result = neumf("run", "--preset", "he2071", "--run-dir", tmp_path / "run")
     assert result.returncode == 1
-    assert result.stderr.startswith("error: The preset 'he2071' is unknown, did you mean he2017?")
+    assert result.stderr.startswith("error: The preset 'he2071' is unknown (did you mean he2017?)")
     assert result.stderr.count("\n") == 1
 
 
@@ -156,3 +158,36 @@ def test_relative_paths_of_data_are_completed(neumf: Neumf, tmp_path: Path) -> N
     parameters = yaml.safe_load((tmp_path / "neumf.yaml").read_text())["root"]["inputDefinitions"]["parameters"]
     assert parameters["download_dataset"]["defaultValue"] == f"csv:{tmp_path}/data/events.csv"
     assert parameters["download_titles"]["defaultValue"] == f"{tmp_path}/titles.csv"
+
+
+def test_a_parameter_of_another_step_is_refused_by_a_step(neumf: Neumf, tmp_path: Path) -> None:
+    result = neumf("train", "--examples", "e", "--output", tmp_path / "m", "--set", "generate.min_ratings=5")
+    assert result.returncode == 1
+    assert "takes train.PARAMETER=VALUE" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["train", "--examples", "{}"], ["evaluate", "--examples", "{}", "--model", "{}"]]
+)
+def test_a_wrong_folder_is_one_sentence(neumf: Neumf, tmp_path: Path, arguments: list[str]) -> None:
+    result = neumf(*(word.format(tmp_path) for word in arguments), "--output", tmp_path / "out")
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "holds no manifest.json" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["evaluate.protocols=loo-9"], "evaluate.protocols ['loo-9'] must be"),
+        (["evaluate.protocols=validation"], "evaluate.protocols ['validation'] must be"),
+        (
+            ["generate.protocols=loo-99", "evaluate.protocols=loo-999-masked"],
+            "which generate.protocols ['loo-99'] lacks",
+        ),
+    ],
+)
+def test_protocols_are_checked_before_a_run(overrides: list[str], words: str) -> None:
+    with pytest.raises(InputError) as error:
+        check_parameters(resolve_parameters("default", overrides))
+    assert words in str(error.value)

@@ -1,10 +1,17 @@
+import contextlib
 import csv
 import json
+import os
+import pty
+import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -183,3 +190,80 @@ def test_the_docker_runner_without_an_engine_is_one_sentence(
     assert result.stderr.count("\n") == 1
     assert "needs a Docker engine" in result.stderr
     assert "--runner subprocess" in result.stderr
+
+
+def run_on_a_terminal(arguments: list[str]) -> tuple[int, str]:
+    output = bytearray()
+
+    def read(descriptor: int) -> bytes:
+        block = os.read(descriptor, 4096)
+        output.extend(block)
+        return block
+
+    # What the child prints is kept, and not shown here a second time.
+    with mock.patch("pty._copy", lambda master, *_: drain(master, read)):
+        status = pty.spawn([str(Path(sys.executable).parent / "neumf"), *arguments])
+    return os.waitstatus_to_exitcode(status), output.decode(errors="replace")
+
+
+def drain(master: int, read: Callable[[int], bytes]) -> None:
+    with contextlib.suppress(OSError):  # the terminal of a process that is gone
+        while read(master):
+            pass
+
+
+def test_on_a_terminal_the_steps_lines_reach_the_log_and_the_error_the_user(tmp_path: Path) -> None:
+    events = tmp_path / "events.csv"
+    events.write_text("user,item\n" + "".join(f"{user},{item}\n" for user in range(3) for item in range(2)))
+    status, shown = run_on_a_terminal(
+        ["run", "--preset", "smoke", "--dataset", f"csv:{events}", "--run-dir", str(tmp_path / "run")]
+    )
+    assert status == 1
+    assert "The step generate failed: " in shown
+    assert "min_ratings" in shown
+    assert "executor_input" not in shown, "the runner's own lines belong into the log"
+    log = (tmp_path / "run/run.log").read_text()
+    assert "download: csv" in log
+    assert "error: " in log
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_leaves_no_process_behind(tmp_path: Path, signal_number: int) -> None:
+    command = [
+        str(Path(sys.executable).parent / "neumf"), "run", "--preset", "smoke", "--set", "train.num_epochs=100000",
+        "--set", "train.early_stopping_patience=0", "--run-dir", str(tmp_path / "run"),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "epoch 2/" in line:
+            break
+    steps = psutil.Process(process.pid).children(recursive=True)
+    assert steps
+    process.send_signal(signal_number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal_number
+    assert error == "error: Interrupted in the step train: the run is incomplete, and so is its folder.\n"
+    _, alive = psutil.wait_procs(steps, timeout=30)
+    assert not alive
+    assert not list(tmp_path.glob("run/artifacts/*/train/model"))
+
+
+@pytest.mark.slow
+def test_a_step_that_the_system_kills_is_not_blamed_on_its_last_line(tmp_path: Path) -> None:
+    command = [
+        str(Path(sys.executable).parent / "neumf"), "run", "--preset", "smoke", "--set", "train.num_epochs=100000",
+        "--set", "train.early_stopping_patience=0", "--run-dir", str(tmp_path / "run"),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "epoch 2/" in line:
+            break
+    for child in psutil.Process(process.pid).children(recursive=True):
+        if "executor_main" in " ".join(child.cmdline()):
+            child.kill()
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "The step train failed: it ended without an error of its own, perhaps killed" in error

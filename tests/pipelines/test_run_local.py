@@ -48,6 +48,13 @@ def test_a_defect_is_reported_by_its_last_line() -> None:
     assert str(watcher.failure("inner task failed")) == "The step train failed: KeyError: 'x'"
 
 
+def test_progress_is_not_taken_for_an_error() -> None:
+    """What the operating system killed has no last words."""
+    watcher = _Watcher(io.StringIO(), Recorder())
+    watcher.write("12:00:00.000 - INFO - Executing task 'train'\n    train: epoch 3/20: loss 0.3\n")
+    assert str(watcher.failure("it was killed")) == "The step train failed: it was killed; run.log has what it wrote."
+
+
 def test_a_success_without_output_is_a_failure(tmp_path: Path) -> None:
     """A container that vanishes early is reported as a success by kfp 2.17.0: here a step that writes nothing."""
     from kfp import compiler, dsl
@@ -77,5 +84,5 @@ def test_a_success_without_output_is_a_failure(tmp_path: Path) -> None:
         return step.download().outputs["ratings"]
 
     compiler.Compiler().compile(empty, str(tmp_path / "empty.yaml"))
-    with pytest.raises(StepFailedError, match="The step download failed: nothing was downloaded"):
+    with pytest.raises(StepFailedError, match="The step download failed: it ended without writing its output"):
         run_local(tmp_path / "empty.yaml", "subprocess", tmp_path / "root", io.StringIO(), Recorder())

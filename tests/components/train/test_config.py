@@ -15,7 +15,7 @@ Make = Callable[..., TrainConfig]
         ({"mlp_layers": ()}, ["train.mlp_layers", "positive widths"]),
         ({"mlp_regularization": (0.0,)}, ["train.mlp_regularization", "2 numbers"]),
         ({"mlp_regularization": (0.1, 0.0)}, ["train.mlp_regularization", "first"]),
-        ({"mf_regularization": -1.0}, ["regularization", "-1.0"]),
+        ({"mf_regularization": -1.0}, ["train.mf_regularization", "-1.0"]),
         ({"strategy": "tpv"}, ["train.strategy", "tpv", "one_device", "mirrored"]),
         ({"model_selection": "best"}, ["train.model_selection", "validation", "test"]),
         ({"learning_rate": 0.0}, ["train.learning_rate", "0.0"]),
@@ -24,6 +24,9 @@ Make = Callable[..., TrainConfig]
         ({"num_epochs": 0}, ["train.num_epochs", "0", "at least 1"]),
         ({"global_batch_size": 3}, ["train.global_batch_size", "3", "at least 4"]),
         ({"seed": -1}, ["train.seed", "-1"]),
+        ({"global_batch_size": 10**14}, ["train.global_batch_size", "100000000000000", "at most"]),
+        ({"num_epochs": 10**20}, ["train.num_epochs", "at most"]),
+        ({"mlp_regularization": (0.0, float("nan"))}, ["train.mlp_regularization[1]", "nan"]),
     ],
 )
 def test_a_wrong_parameter_is_named_with_its_value(

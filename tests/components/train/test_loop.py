@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from components.ncf.errors import InputError
+from components.ncf.ranking import rank_held_out_items
 from components.train.config import TrainConfig
 from components.train.input_pipeline import TrainingData
 from components.train.loop import TrainingLoop
@@ -57,11 +58,9 @@ def test_regularization_is_in_the_loss_and_shrinks_the_tables(make_config: Make,
 
 def test_the_first_loss_is_that_of_chance(make_config: Make, data: TrainingData) -> None:
     """At the start every logit is near 0, so the binary cross-entropy is log 2 per example, padding not counted."""
-    config = make_config(learning_rate=1e-12)
-    (loss,), _ = run(config, data, 1)
-    num_groups = 440
-    padded = 22 * 20  # 22 steps of 20 positives
-    assert loss == pytest.approx(np.log(2) * num_groups / padded, rel=1e-3)
+    for global_batch_size in (80, 4 * 33, 4 * 1000):  # 440 positives: 22 full steps, 13 and a third, one of 440
+        (loss,), _ = run(make_config(learning_rate=1e-12, global_batch_size=global_batch_size), data, 1)
+        assert loss == pytest.approx(np.log(2), rel=1e-3)
 
 
 def test_padding_contributes_nothing(make_config: Make, data: TrainingData) -> None:
@@ -71,9 +70,8 @@ def test_padding_contributes_nothing(make_config: Make, data: TrainingData) -> N
     for config in (exact, wide):
         loop = TrainingLoop(config, data, build_strategy("one_device"))
         weights = [tf.convert_to_tensor(weight.value) for weight in loop.model.trainable_variables]
-        loss, gradient = loop._compute_gradients(weights, loop._epoch_keys(0), tf.constant(0))
-        scale = config.global_batch_size  # the loss is divided by the batch, padding included
-        gradients.append([np.asarray(loss) * scale, *(np.asarray(g) * scale for g in gradient)])
+        loss, gradient = loop._compute_gradients(weights, loop._epoch_keys(0), tf.constant(0), tf.constant(440))
+        gradients.append([np.asarray(loss), *map(np.asarray, gradient)])
     for a, b in zip(*gradients, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
@@ -86,10 +84,11 @@ def test_the_gradient_is_that_of_finite_differences(make_config: Make, data: Tra
 
     def loss_at(step: float, direction: list[np.ndarray]) -> float:
         moved = [tf.constant(w + np.float32(step) * d) for w, d in zip(weights, direction, strict=True)]
-        loss, _ = loop._compute_gradients(moved, loop._epoch_keys(0), tf.constant(0))
-        return float(loss + loop.model.regularization_loss(moved))
+        summed_loss, _ = loop._compute_gradients(moved, loop._epoch_keys(0), tf.constant(0), tf.constant(100))
+        return float(summed_loss / 400 + loop.model.regularization_loss(moved))
 
-    _, gradient = loop._compute_gradients([tf.constant(w) for w in weights], loop._epoch_keys(0), tf.constant(0))
+    start = [tf.constant(weight) for weight in weights]
+    _, gradient = loop._compute_gradients(start, loop._epoch_keys(0), tf.constant(0), tf.constant(100))
     for index in range(len(weights)):
         direction = [rng.normal(size=w.shape).astype(np.float32) * (i == index) for i, w in enumerate(weights)]
         slope = sum(float(np.sum(np.asarray(g) * d)) for g, d in zip(gradient, direction, strict=True))
@@ -100,6 +99,20 @@ def test_the_gradient_is_that_of_finite_differences(make_config: Make, data: Tra
 def test_a_loss_that_is_not_finite_stops_the_run(make_config: Make, data: TrainingData) -> None:
     with pytest.raises(InputError, match=r"epoch 1, between steps .* lower train.learning_rate"):
         run(make_config(learning_rate=1e30), data, 3)
+
+
+def test_weights_that_are_not_finite_are_found_by_the_ranking(make_config: Make, data: TrainingData) -> None:
+    """One step an epoch: the loss is that of the weights before the step, and says nothing yet."""
+    loop = TrainingLoop(make_config(learning_rate=1e38, global_batch_size=4000), data, build_strategy("one_device"))
+    loop.run_epoch(0)
+    with pytest.raises(InputError, match="not finite.*the model has diverged"):
+        rank_held_out_items(loop.score_candidates, data.selection)
+
+
+def test_counters_beyond_32_bits_are_refused(make_config: Make, data: TrainingData) -> None:
+    huge = make_config(num_train_negatives=999_999_999, global_batch_size=10**9)
+    with pytest.raises(InputError, match=r"exceed 2\*\*31"):
+        TrainingLoop(huge, data, build_strategy("one_device"))
 
 
 def test_replicas_that_cannot_share_the_batch_are_refused(make_config: Make, data: TrainingData) -> None:
