@@ -105,7 +105,7 @@ def test_weights_that_are_not_finite_are_found_by_the_ranking(make_config: Make,
     """One step an epoch: the loss is that of the weights before the step, and says nothing yet."""
     loop = TrainingLoop(make_config(learning_rate=1e38, global_batch_size=4000), data, build_strategy("one_device"))
     loop.run_epoch(0)
-    with pytest.raises(InputError, match="not finite.*the model has diverged"):
+    with pytest.raises(InputError, match=r"not finite.*the model has diverged"):
         rank_held_out_items(loop.score_candidates, data.selection)
 
 
