@@ -93,6 +93,7 @@ def test_a_folder_that_holds_a_run_is_refused_and_left_alone(smoke_run: Run, neu
     assert {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_steps_by_hand_give_what_the_pipeline_gave(smoke_run: Run, neumf: Neumf, tmp_path: Path) -> None:
     run_dir, _ = smoke_run
     for arguments in (

@@ -83,6 +83,7 @@ def test_a_run_that_was_cut_short_goes_on_as_if_it_had_not_been(
     assert [entry["loss"] for entry in histories[0]] == [entry["loss"] for entry in histories[1]]
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_nothing_that_looks_complete_and_resumes(examples: Path, tmp_path: Path) -> None:
     command = [
         sys.executable, "-c", "from pipelines.cli import main; main()", "train", "--preset", "smoke",
