@@ -36,6 +36,7 @@ def hit_rate_of_saved_model(model: Path, examples: Path, protocol: str) -> float
     return hits / len(held_out.users)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("selection", ["validation", "test"])
 def test_the_exported_model_is_the_best_epoch(
     make_config: Make, examples: Path, tmp_path: Path, selection: str
@@ -52,6 +53,7 @@ def test_the_exported_model_is_the_best_epoch(
     assert hit_rates[-1] < max(hit_rates) - 0.006, "the last epoch is the best: this test shows nothing"
 
 
+@pytest.mark.slow
 def test_selection_by_the_test_item_trains_on_the_validation_items_too(
     make_config: Make, examples: Path, tmp_path: Path
 ) -> None:
@@ -70,6 +72,7 @@ def test_training_stops_when_it_no_longer_gets_better(make_config: Make, example
     assert len(training["history"]) == training["best_epoch"] + 2 < 40
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_short_goes_on_as_if_it_had_not_been(
     make_config: Make, examples: Path, tmp_path: Path
 ) -> None:
