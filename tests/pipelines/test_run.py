@@ -228,18 +228,24 @@ def test_on_a_terminal_the_steps_lines_reach_the_log_and_the_error_the_user(tmp_
     assert "error: " in log
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_run_leaves_no_process_behind(tmp_path: Path, signal_number: int) -> None:
+def start_endless_training(run_dir: Path) -> subprocess.Popen[str]:
+    """Returns a run whose train step is in its third epoch."""
     command = [
         str(Path(sys.executable).parent / "neumf"), "run", "--preset", "smoke", "--set", "train.num_epochs=100000",
-        "--set", "train.early_stopping_patience=0", "--run-dir", str(tmp_path / "run"),
+        "--set", "train.early_stopping_patience=0", "--run-dir", str(run_dir),
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
         if "epoch 2/" in line:
             break
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_leaves_no_process_behind(tmp_path: Path, signal_number: int) -> None:
+    process = start_endless_training(tmp_path / "run")
     steps = psutil.Process(process.pid).children(recursive=True)
     assert steps
     process.send_signal(signal_number)
@@ -253,15 +259,7 @@ def test_a_stopped_run_leaves_no_process_behind(tmp_path: Path, signal_number: i
 
 @pytest.mark.slow
 def test_a_step_that_the_system_kills_is_not_blamed_on_its_last_line(tmp_path: Path) -> None:
-    command = [
-        str(Path(sys.executable).parent / "neumf"), "run", "--preset", "smoke", "--set", "train.num_epochs=100000",
-        "--set", "train.early_stopping_patience=0", "--run-dir", str(tmp_path / "run"),
-    ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "epoch 2/" in line:
-            break
+    process = start_endless_training(tmp_path / "run")
     for child in psutil.Process(process.pid).children(recursive=True):
         if "executor_main" in " ".join(child.cmdline()):
             child.kill()
