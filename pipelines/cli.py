@@ -126,10 +126,10 @@ def download(dataset: str, mirror: str | None, preset: str, overrides: tuple[str
 
 
 @main.command()
-@click.option("--ratings", type=_FOLDER, required=True, help="The folder that download wrote.")
+@click.option("--ratings", required=True, metavar="FOLDER|gs://…", help="The folder that download wrote.")
 @_preset_options
-@click.option("--output", type=_FOLDER, required=True, help="The `examples` folder to write.")
-def generate(ratings: Path, preset: str, overrides: tuple[str, ...], output: Path) -> None:
+@click.option("--output", required=True, metavar="FOLDER|gs://…", help="The `examples` folder to write.")
+def generate(ratings: str, preset: str, overrides: tuple[str, ...], output: str) -> None:
     """Hold items out, draw evaluation candidates and write TFRecords."""
     config = _step_config("generate", preset, overrides)
     from components.generate.generate import generate as run_step

@@ -101,7 +101,7 @@ def _parse_list(name: str, text: str, current: list[Any]) -> list[Any]:
         )
         if name.endswith("regularization"):
             return [float(value) for value in values]
-        if name.endswith("protocols"):
+        if name.endswith(("protocols", "options")):
             return [str(value) for value in values]
         if any(isinstance(value, bool) or int(value) != float(value) for value in values):
             raise ValueError("not whole numbers")

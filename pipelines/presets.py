@@ -40,6 +40,11 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "protocols": ["loo-99", "loo-999-masked"],
         "num_shards": 4,
         "eval_prebatch_size": 50_000,
+        "offline_epochs": 0,
+        "num_offline_negatives": 4,
+        "train_prebatch_size": 99_000,  # of TensorFlow's official models
+        "beam_runner": "in_memory",
+        "beam_options": [],
         "seed": 1,
     },
     "train": {

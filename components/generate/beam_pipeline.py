@@ -3,30 +3,31 @@
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.metrics import Metrics
-from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import AsIter, AsSingleton
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from components.generate.block_store import BlockStore
 from components.generate.blocks import Catalog, Counts, FileReport, HeldOut, Positives, UsersToRank
+from components.generate.config import GenerateConfig
 from components.generate.failures import carried_failure, carrying_failures, quiet_beam
+from components.generate.progress import count, counted_here, logging_progress
 from components.generate.protocols import Protocol
 from components.generate.ratings import FixedBlock, Ratings, RowGroup, read_fixed, read_interactions
-from components.generate.record_files import write_evaluation, write_positives
+from components.generate.record_files import write_evaluation, write_offline_epoch, write_positives
+from components.generate.runners import make_pipeline
+from components.generate.storage import open_reading, writing_file
 from components.generate.tables import write_tables
 from components.generate.transforms import (
-    COUNTERS,
     AssignUsersToFiles,
     BuildCatalog,
     CountTrainInteractions,
+    CutOfflineEpochs,
     GatherHistories,
     HoldOutItems,
     ShufflePositives,
+    epoch_layout,
     num_evaluation_files,
     num_positive_files,
 )
@@ -35,7 +36,7 @@ from components.ncf.interactions import Interactions
 # Bounds what a worker holds of the raw data at a time; which rows are worked on together changes no output.
 ROWS_PER_PARTITION = 1 << 20
 
-_REPORT_NAME = "report.json"
+_PROGRESS_INTERVAL_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -43,26 +44,20 @@ class Plan:
     """All that the pipeline needs to know.
 
     Attributes:
+        config: The step's parameters.
         ratings: The input.
-        folder: The artifact's (partial) folder.
-        scratch: An existing folder for what is thrown away at the end; every worker can reach it.
-        min_ratings: Users with fewer distinct items are dropped.
         protocols: What candidates are written for.
-        num_shards: Files per kind of record.
-        eval_prebatch_size: Rows of an evaluation Example, rounded down to whole users.
-        seed: Seed of every draw.
+        folder: The artifact's (partial) folder.
+        report: The place of the file that the pipeline leaves its `Report` in.
         rows_per_partition: Aimed-at rows in a partition of the users.
         store: Where blocks wait between stages.
     """
 
+    config: GenerateConfig
     ratings: Ratings
-    folder: Path
-    scratch: Path
-    min_ratings: int
     protocols: tuple[Protocol, ...]
-    num_shards: int
-    eval_prebatch_size: int
-    seed: int
+    folder: str
+    report: str
     rows_per_partition: int
     store: BlockStore
 
@@ -86,37 +81,49 @@ class Report:
 
 
 def run_pipeline(plan: Plan) -> Report:
-    """Builds and runs the pipeline in this process.
+    """Builds the pipeline, runs it and waits for its end.
 
     Raises:
-        InputError: The data do not allow what is asked for.
+        InputError: The data do not allow what is asked for, or a runner's option is wrong.
         OSError: A file could not be written.
     """
-    # Named, because Beam's default runner may try to download one. No flags: those of the caller are not Beam's.
-    pipeline = beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(flags=[]))
+    pipeline = make_pipeline(plan.config.beam_runner, plan.config.beam_options)
     build_pipeline(pipeline, plan)
-    with quiet_beam():
+    results: list[Any] = []
+
+    def read_counters() -> dict[str, int]:
+        # The in-memory runner returns when all is done; until then its workers' own counts are known.
+        return _counters(results[0]) if results else counted_here()
+
+    totals = {"rows_read": plan.ratings.num_rows}
+    with quiet_beam(), logging_progress(totals, read_counters, _PROGRESS_INTERVAL_SECONDS):
         try:
             result = pipeline.run()
+            results.append(result)
             result.wait_until_finish()
         except Exception as error:
             failure = carried_failure(error)
             if failure is None:
                 raise
             raise failure from error
-    document = json.loads((plan.scratch / _REPORT_NAME).read_text(encoding="utf-8"))
+    with open_reading(plan.report) as stream:
+        document = json.loads(stream.read())
     return Report(
         num_users=document["num_users"],
         num_items=document["num_items"],
         counts=Counts(**document["counts"]),
         files=tuple(FileReport(**file) for file in sorted(document["files"], key=lambda file: file["path"])),
-        counters={counter.key.metric.name: counter.committed for counter in result.metrics().query()["counters"]},
+        counters=_counters(result),
     )
+
+
+def _counters(result: Any) -> dict[str, int]:
+    return {counter.key.metric.name: counter.result for counter in result.metrics().query()["counters"]}
 
 
 def build_pipeline(pipeline: beam.Pipeline, plan: Plan) -> None:
     """Adds the whole step to a pipeline, whatever its runner."""
-    store = plan.store
+    config, store = plan.config, plan.store
     interactions = (
         pipeline
         | "List the row groups" >> beam.Create(plan.ratings.interactions)
@@ -128,33 +135,61 @@ def build_pipeline(pipeline: beam.Pipeline, plan: Plan) -> None:
     histories = (
         (interactions, *fixed)
         | "Join interactions and fixed test items" >> beam.Flatten()
-        | "Gather histories" >> GatherHistories(num_partitions, plan.min_ratings, bool(fixed), store)
+        | "Gather histories" >> GatherHistories(num_partitions, config.min_ratings, bool(fixed), store)
     )
     catalog = (
         (histories, *fixed)
         | "Join histories and fixed candidates" >> beam.Flatten()
-        | "Build the catalog" >> BuildCatalog(plan.min_ratings)
+        | "Build the catalog" >> BuildCatalog(config.min_ratings)
     )
-    splits = histories | "Hold out items" >> HoldOutItems(catalog, plan.seed, store)
+    splits = histories | "Hold out items" >> HoldOutItems(catalog, config.seed, store)
     held_out = splits | "Count train interactions" >> CountTrainInteractions(catalog)
     positives = (
         splits
-        | "Shuffle positives" >> ShufflePositives(catalog, plan.num_shards, plan.seed, store)
+        | "Shuffle positives" >> ShufflePositives(catalog, config.num_shards, config.seed, store)
         | "Write positives" >> beam.ParDo(_WritePositives(plan), AsSingleton(catalog))
     )
     evaluations = (
         (splits, *fixed)
         | "Join sampled and fixed users" >> beam.Flatten()
         | "Assign users to files"
-        >> AssignUsersToFiles(catalog, plan.protocols, plan.num_shards, plan.eval_prebatch_size, store)
+        >> AssignUsersToFiles(catalog, plan.protocols, config.num_shards, config.eval_prebatch_size, store)
         | "Write candidates" >> beam.ParDo(_WriteEvaluation(plan), AsSingleton(catalog))
     )
-    files = (positives, evaluations) | "Join file reports" >> beam.Flatten()
+    files = (
+        (positives, evaluations, *_write_offline_epochs(splits, catalog, held_out, plan))
+        | "Join file reports" >> beam.Flatten()
+    )  # fmt: skip
     (
         catalog
         | "Write tables" >> beam.ParDo(_WriteTables(plan), AsSingleton(held_out))
-        | "Write the report" >> beam.ParDo(_WriteReport(plan.scratch), AsIter(files))
+        | "Write the report" >> beam.ParDo(_WriteReport(plan.report), AsIter(files))
     )
+
+
+def _write_offline_epochs(
+    splits: beam.PCollection, catalog: beam.PCollection, held_out: beam.PCollection, plan: Plan
+) -> tuple[beam.PCollection, ...]:
+    """Returns the one collection of file reports, or nothing when no epoch is asked for."""
+    config = plan.config
+    if not config.offline_epochs:
+        return ()
+    reports = (
+        splits
+        | "Offline epochs"
+        >> CutOfflineEpochs(
+            catalog,
+            held_out,
+            config.offline_epochs,
+            config.num_offline_negatives,
+            config.train_prebatch_size,
+            config.num_shards,
+            config.seed,
+            plan.store,
+        )
+        | "Write offline epochs" >> beam.ParDo(_WriteOfflineEpoch(plan), AsSingleton(catalog))
+    )
+    return (reports,)
 
 
 def _read_fixed_candidates(pipeline: beam.Pipeline, ratings: Ratings) -> tuple[beam.PCollection, ...]:
@@ -173,7 +208,7 @@ class _ReadInteractions(beam.DoFn):
     @carrying_failures
     def process(self, row_group: RowGroup) -> Iterator[Interactions]:
         for block in read_interactions(row_group):
-            Metrics.counter(COUNTERS, "rows_read").inc(block.num_rows)
+            count("rows_read", block.num_rows)
             yield block
 
 
@@ -193,11 +228,13 @@ class _WritePositives(beam.DoFn):
         self._plan = plan
 
     @carrying_failures
-    def process(self, group: tuple[int, list[Positives]], catalog: Catalog) -> Iterator[FileReport]:
-        shard, blocks = group
-        num_shards = num_positive_files(catalog, self._plan.num_shards)
-        report = write_positives(self._plan.folder, shard, num_shards, Positives.concatenate(blocks), self._plan.seed)
-        Metrics.counter(COUNTERS, "positive_rows_written").inc(report.num_rows)
+    def process(self, group: tuple[int, Iterable[Any]], catalog: Catalog) -> Iterator[FileReport]:
+        shard, references = group
+        config = self._plan.config
+        positives = Positives.concatenate(list(self._plan.store.get_all(references)))
+        num_shards = num_positive_files(catalog, config.num_shards)
+        report = write_positives(self._plan.folder, shard, num_shards, positives, config.seed)
+        count("positive_rows_written", report.num_rows)
         yield report
 
 
@@ -207,16 +244,44 @@ class _WriteEvaluation(beam.DoFn):
         self._plan = plan
 
     @carrying_failures
-    def process(self, group: tuple[tuple[str, int], list[UsersToRank]], catalog: Catalog) -> Iterator[FileReport]:
-        (name, file), blocks = group
-        plan = self._plan
-        (protocol,) = (protocol for protocol in plan.protocols if protocol.name == name)
-        num_files = num_evaluation_files(catalog, plan.num_shards, protocol.users_per_prebatch(plan.eval_prebatch_size))
-        users = UsersToRank.concatenate(blocks)
+    def process(self, group: tuple[tuple[str, int], Iterable[Any]], catalog: Catalog) -> Iterator[FileReport]:
+        (name, file), references = group
+        config = self._plan.config
+        (protocol,) = (protocol for protocol in self._plan.protocols if protocol.name == name)
+        users_per_prebatch = protocol.users_per_prebatch(config.eval_prebatch_size)
         report = write_evaluation(
-            plan.folder, protocol, file, num_files, users, catalog.num_items, plan.eval_prebatch_size, plan.seed
+            self._plan.folder,
+            protocol,
+            file,
+            num_evaluation_files(catalog, config.num_shards, users_per_prebatch),
+            UsersToRank.concatenate(list(self._plan.store.get_all(references))),
+            catalog.num_items,
+            config.eval_prebatch_size,
+            config.seed,
         )
-        Metrics.counter(COUNTERS, "candidate_rows_written").inc(report.num_rows)
+        count("candidate_rows_written", report.num_rows)
+        yield report
+
+
+class _WriteOfflineEpoch(beam.DoFn):
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self._plan = plan
+
+    @carrying_failures
+    def process(self, group: tuple[tuple[int, int], Iterable[Any]], catalog: Catalog) -> Iterator[FileReport]:
+        (epoch, file), references = group
+        config = self._plan.config
+        report = write_offline_epoch(
+            self._plan.folder,
+            epoch,
+            file,
+            self._plan.store.get_all(references),
+            epoch_layout(catalog, config.num_offline_negatives, config.train_prebatch_size, config.num_shards),
+            catalog.num_users,
+            catalog.num_items,
+        )
+        count("training_rows_written", report.num_rows)
         yield report
 
 
@@ -227,14 +292,14 @@ class _WriteTables(beam.DoFn):
 
     @carrying_failures
     def process(self, catalog: Catalog, held_out: HeldOut) -> Iterator[Catalog]:
-        write_tables(self._plan.folder, catalog, held_out, self._plan.ratings.folder)
+        write_tables(self._plan.folder, catalog, held_out, self._plan.ratings.titles)
         yield catalog
 
 
 class _WriteReport(beam.DoFn):
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, place: str) -> None:
         super().__init__()
-        self._path = scratch / _REPORT_NAME
+        self._place = place
 
     @carrying_failures
     def process(self, catalog: Catalog, files: Iterable[FileReport]) -> Iterator[Any]:
@@ -244,5 +309,6 @@ class _WriteReport(beam.DoFn):
             "counts": asdict(catalog.counts),
             "files": [asdict(file) for file in files],
         }
-        self._path.write_text(json.dumps(document), encoding="utf-8")
+        with writing_file(self._place) as stream:
+            stream.write(json.dumps(document).encode())
         yield from ()

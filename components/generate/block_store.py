@@ -6,7 +6,7 @@ of that folder instead and only its place crosses, so that memory follows the si
 
 import pickle
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ class BlockStore:
     """Sets blocks aside and takes them up again.
 
     Attributes:
-        folder: An existing folder that every worker can reach, or None to let Beam carry the blocks themselves.
+        folder: An existing local folder that every worker can reach, or None to let Beam carry the blocks
+            themselves: an engine that shuffles over disks and hosts does that better.
     """
 
     folder: str | None
@@ -54,3 +55,7 @@ class BlockStore:
         with Path(reference.path).open("rb") as stream:
             stream.seek(reference.offset)
             return pickle.load(stream)
+
+    def get_all(self, references: Iterable[Any]) -> Iterator[Any]:
+        """Yields the block of each reference, one at a time."""
+        return map(self.get, references)

@@ -52,7 +52,7 @@ class UniteIds(beam.CombineFn):
 
 
 class AddHeldOut(beam.CombineFn):
-    """`HeldOut` of each partition → that of all users, with the items' counts added up."""
+    """`HeldOut` of each partition → that of all users, ascending, with the items' counts added up."""
 
     def create_accumulator(self) -> list[HeldOut]:
         """Starts with nothing."""
@@ -68,8 +68,16 @@ class AddHeldOut(beam.CombineFn):
         return [_add(blocks)] if len(blocks) > _MAX_PENDING_BLOCKS else blocks
 
     def extract_output(self, accumulator: list[HeldOut]) -> HeldOut:
-        """Merges what is pending."""
-        return _add(accumulator)
+        """Merges what is pending and puts the users in order."""
+        total = _add(accumulator)
+        order = np.argsort(total.users, kind="stable")
+        return HeldOut(
+            users=total.users[order],
+            validation_items=total.validation_items[order],
+            test_items=total.test_items[order],
+            num_train_interactions=total.num_train_interactions[order],
+            item_counts=total.item_counts,
+        )
 
 
 def _shorten(arrays: list[RawIds]) -> list[RawIds]:

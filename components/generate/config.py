@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from components.generate.protocols import FIXED_NAME, SAMPLED_PROTOCOLS
+from components.generate.runner_options import check_runner_options
 from components.ncf.errors import InputError
 
 # One item each to train on, to validate with and to test with.
@@ -20,9 +21,14 @@ class GenerateConfig:
         min_ratings: Users with fewer distinct items are dropped; at least 3.
         protocols: The evaluation protocols to draw candidates for, of "loo-99" and "loo-999-masked". "fixed" is
             written whenever the data set gives candidates; naming it demands that it does.
-        num_shards: Files that the training positives, and each protocol's candidates, are spread over (fewer when
-            there is too little to spread).
+        num_shards: Files that the training positives, each protocol's candidates and each offline epoch are spread
+            over: fewer when there is too little to spread, more when a file would hold more than four million rows.
         eval_prebatch_size: Rows of an evaluation Example, a multiple of 1,000.
+        offline_epochs: Training epochs to write with their negatives, for trainers that do not draw their own.
+        num_offline_negatives: Negatives of each positive in them.
+        train_prebatch_size: Rows of an Example of them.
+        beam_runner: "in_memory", "flink" or "dataflow".
+        beam_options: Texts "name=value", the options of that runner.
         seed: Seed of every draw, in [0, 2**63).
 
     Raises:
@@ -33,6 +39,11 @@ class GenerateConfig:
     protocols: tuple[str, ...]
     num_shards: int
     eval_prebatch_size: int
+    offline_epochs: int
+    num_offline_negatives: int
+    train_prebatch_size: int
+    beam_runner: str
+    beam_options: tuple[str, ...]
     seed: int
 
     def __post_init__(self) -> None:
@@ -57,5 +68,13 @@ class GenerateConfig:
                 f"generate.eval_prebatch_size {self.eval_prebatch_size} is not a multiple of {PREBATCH_MULTIPLE}: the "
                 f"nearest one is {nearest}."
             )
+        for name, value, least, most in (
+            ("offline_epochs", self.offline_epochs, 0, 10_000),
+            ("num_offline_negatives", self.num_offline_negatives, 1, 1_000),
+            ("train_prebatch_size", self.train_prebatch_size, 1, 1 << 24),
+        ):
+            if not least <= value <= most:
+                raise InputError(f"generate.{name} {value} is out of range: it must be between {least} and {most}.")
+        check_runner_options(self.beam_runner, self.beam_options)
         if not 0 <= self.seed < 1 << 63:
             raise InputError(f"generate.seed {self.seed} is out of range: it must be between 0 and 2**63 - 1.")

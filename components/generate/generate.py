@@ -2,52 +2,90 @@
 
 import hashlib
 import logging
+import os
 import shutil
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.generate.config import PREBATCH_MULTIPLE, GenerateConfig
 from components.generate.protocols import FIXED_NAME, SAMPLED_PROTOCOLS, VALIDATION, Protocol, fixed_protocol
-from components.generate.ratings import Ratings, open_ratings
+from components.generate.runner_options import IN_MEMORY, check_places
 from components.ncf.errors import InputError
-from components.ncf.manifest import Manifest, write_manifest, writing_artifact
+from components.ncf.manifest import MANIFEST_NAME, Manifest, encode_manifest
 
 if TYPE_CHECKING:
     from components.generate.beam_pipeline import Report
+    from components.generate.block_store import BlockStore
+    from components.generate.ratings import Ratings
 
 _LOG = logging.getLogger(__name__)
 
 _SCRATCH_NAME = ".scratch"
+_CARD_NAME = "card.html"
 
 
-def generate(config: GenerateConfig, ratings: Path, output: Path) -> None:
+def generate(config: GenerateConfig, ratings: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
     """Holds items out, draws the evaluation candidates and writes the records.
 
     Args:
         config: The parameters.
-        ratings: The folder that download wrote.
-        output: The `examples` folder to write: positives/, validation/, and by protocol eval/, eval_loo-99/ and
-            eval_fixed/ record files, held_out.parquet, users.parquet, items.parquet, manifest.json.
+        ratings: The folder that download wrote: a local path or gs://bucket/name.
+        output: The `examples` folder to write, likewise: positives/, validation/, by protocol eval/, eval_loo-99/ and
+            eval_fixed/, by epoch training_cycle_<epoch>/ record files, held_out.parquet, users.parquet,
+            items.parquet, card.html, manifest.json.
 
     Raises:
         InputError: The ratings are damaged or too few, or the output cannot be written.
     """
     started = time.perf_counter()
+    ratings, output = os.fspath(ratings), os.fspath(output)
+    check_places(config.beam_runner, ratings, output)
+    # Beam and the client of Cloud Storage take seconds to import; who only wants the configuration need not wait.
+    from components.generate.beam_pipeline import ROWS_PER_PARTITION, Plan, run_pipeline
+    from components.generate.progress import describe
+    from components.generate.ratings import open_ratings
+    from components.generate.storage import join, remove_folder, writing_file, writing_output
+
     source = open_ratings(ratings)
     protocols = _choose_protocols(config, source)
-    with writing_artifact(output) as partial:
-        scratch = partial / _SCRATCH_NAME
-        scratch.mkdir()
-        report = _run(config, source, protocols, partial, scratch)
-        shutil.rmtree(scratch)
-        write_manifest(partial, "examples", _describe(config, source, protocols, report))
-    counters = ", ".join(f"{name} {count:,}" for name, count in sorted(report.counters.items()))
-    _LOG.info("%.1f s; %s", time.perf_counter() - started, counters)
+    with writing_output(output) as partial:
+        scratch = join(partial, _SCRATCH_NAME)
+        with _block_store(config, scratch) as store:
+            report = run_pipeline(
+                Plan(config, source, protocols, partial, join(scratch, "report.json"), ROWS_PER_PARTITION, store)
+            )
+        remove_folder(scratch)
+        manifest = _describe(config, source, protocols, report)
+        with writing_file(join(partial, MANIFEST_NAME)) as stream:
+            stream.write(encode_manifest("examples", manifest))
+    _LOG.info("%.1f s: %s", time.perf_counter() - started, describe(report.counters, {}))
 
 
-def _choose_protocols(config: GenerateConfig, source: Ratings) -> tuple[Protocol, ...]:
+@contextmanager
+def _block_store(config: GenerateConfig, scratch: str) -> "Iterator[BlockStore]":
+    """Yields where blocks wait: beside a local output, on the local disk for one that is elsewhere, or with Beam."""
+    from components.generate.block_store import BlockStore
+    from components.generate.storage import is_remote
+
+    if config.beam_runner != IN_MEMORY:
+        yield BlockStore(None)
+    elif is_remote(scratch):
+        with tempfile.TemporaryDirectory(prefix="neumf-generate-") as folder:
+            yield BlockStore(folder)
+    else:
+        Path(scratch).mkdir()
+        try:
+            yield BlockStore(scratch)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _choose_protocols(config: GenerateConfig, source: "Ratings") -> tuple[Protocol, ...]:
     chosen = [SAMPLED_PROTOCOLS[name] for name in config.protocols if name != FIXED_NAME]
     if source.fixed:
         chosen.append(fixed_protocol(source.num_fixed_candidates))
@@ -59,33 +97,12 @@ def _choose_protocols(config: GenerateConfig, source: Ratings) -> tuple[Protocol
     return (*chosen, VALIDATION)
 
 
-def _run(
-    config: GenerateConfig, source: Ratings, protocols: tuple[Protocol, ...], partial: Path, scratch: Path
-) -> "Report":
-    # Beam takes seconds to import; who only wants the configuration need not wait for it.
-    from components.generate.beam_pipeline import ROWS_PER_PARTITION, Plan, run_pipeline
-    from components.generate.block_store import BlockStore
-
-    return run_pipeline(
-        Plan(
-            ratings=source,
-            folder=partial,
-            scratch=scratch,
-            min_ratings=config.min_ratings,
-            protocols=protocols,
-            num_shards=config.num_shards,
-            eval_prebatch_size=config.eval_prebatch_size,
-            seed=config.seed,
-            rows_per_partition=ROWS_PER_PARTITION,
-            store=BlockStore(str(scratch)),
-        )
-    )
-
-
-def _describe(config: GenerateConfig, source: Ratings, protocols: tuple[Protocol, ...], report: "Report") -> Manifest:
+def _describe(config: GenerateConfig, source: "Ratings", protocols: tuple[Protocol, ...], report: "Report") -> Manifest:
     """Returns the manifest: the TensorFlow official models' meta data keys, and ours."""
     described = {protocol.name: _describe_protocol(protocol, config, report) for protocol in protocols}
     official = described.get("loo-999-masked", {"num_rows": 0, "prebatch_size": config.eval_prebatch_size})
+    num_train_positives = report.counts.rows_kept - 2 * report.num_users
+    num_train_elements = num_train_positives * (1 + config.num_offline_negatives) if config.offline_epochs else 0
     files = [asdict(file) for file in report.files]
     manifest: Manifest = {
         "dataset": source.manifest.get("dataset"),
@@ -95,12 +112,11 @@ def _describe(config: GenerateConfig, source: Ratings, protocols: tuple[Protocol
         "min_ratings": config.min_ratings,
         "num_users": report.num_users,
         "num_items": report.num_items,
-        "num_train_positives": report.counts.rows_kept - 2 * report.num_users,
-        # Offline epochs, with their negatives: there are none.
-        "num_train_epochs": 0,
-        "num_train_elements": 0,
-        "train_prebatch_size": 0,
-        "num_train_steps": 0,
+        "num_train_positives": num_train_positives,
+        "num_train_epochs": config.offline_epochs,
+        "num_train_elements": num_train_elements,
+        "train_prebatch_size": config.train_prebatch_size,
+        "num_train_steps": -(-num_train_elements // config.train_prebatch_size),
         "num_eval_elements": report.num_users * PREBATCH_MULTIPLE if "loo-999-masked" in described else 0,
         "eval_prebatch_size": official["prebatch_size"],
         "num_eval_steps": official["num_rows"] // official["prebatch_size"],

@@ -1,18 +1,20 @@
 """Reads a `ratings` folder: Parquet in, blocks of columns out."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from components.generate.storage import is_remote, join, list_files, open_reading
 from components.ncf.errors import InputError
 from components.ncf.interactions import Interactions, RawIds
-from components.ncf.manifest import Manifest, read_manifest
+from components.ncf.manifest import MANIFEST_NAME, Manifest, decode_manifest
 
 # Bounds a block whatever the size of the row groups: 20 MB of interactions.
 MAX_BLOCK_ROWS = 1 << 20
@@ -20,6 +22,8 @@ _MAX_FIXED_BLOCK_ROWS = 1 << 13
 
 _INTERACTION_COLUMNS = ("raw_user_id", "raw_item_id", "rating", "timestamp")
 _FIXED_COLUMNS = ("raw_user_id", "raw_item_id", "candidates")
+_INTERACTIONS_NAME = re.compile(r"interactions-.*\.parquet")
+_TITLES_NAME = "items.parquet"
 _ITEM_COLUMNS = ("raw_item_id", "title", "genres")
 
 
@@ -27,7 +31,7 @@ _ITEM_COLUMNS = ("raw_item_id", "title", "genres")
 class RowGroup:
     """A piece of a Parquet file that one worker reads."""
 
-    path: str
+    place: str
     index: int
 
 
@@ -36,20 +40,22 @@ class Ratings:
     """A complete `ratings` folder whose schemas have been checked.
 
     Attributes:
-        folder: The folder.
+        folder: Its place.
         manifest: Its manifest.
         interactions: The row groups of `interactions-*.parquet`.
         num_rows: Rows in them.
         fixed: The row groups of `fixed.parquet`; empty when there is none.
         num_fixed_candidates: Candidates of each user in `fixed.parquet`, or 0.
+        titles: The place of `items.parquet`, or None when there is none.
     """
 
-    folder: Path
+    folder: str
     manifest: Manifest
     interactions: tuple[RowGroup, ...]
     num_rows: int
     fixed: tuple[RowGroup, ...]
     num_fixed_candidates: int
+    titles: str | None
 
 
 @dataclass(frozen=True)
@@ -67,26 +73,34 @@ class FixedBlock:
     raw_candidates: RawIds
 
 
-def open_ratings(folder: Path) -> Ratings:
+def open_ratings(folder: str) -> Ratings:
     """Looks into a `ratings` folder, reading no more than the files' footers.
 
     Raises:
         InputError: The folder is not complete, or a file or column is missing, damaged or of the wrong type.
     """
-    manifest = read_manifest(folder, "ratings")
-    paths = sorted(folder.glob("interactions-*.parquet"))
-    if not paths:
+    manifest = decode_manifest(lambda: _read_bytes(join(folder, MANIFEST_NAME)), folder, "ratings")
+    try:
+        names = list_files(folder)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be listed ({error.strerror or error}).") from error
+    places = [join(folder, name) for name in names if _INTERACTIONS_NAME.fullmatch(name)]
+    if not places:
         raise InputError(f"{folder} holds no interactions-*.parquet: run download again.")
-    id_types: dict[str, tuple[str, Path]] = {}
+    id_types: dict[str, tuple[str, str]] = {}
     row_groups, num_rows = [], 0
-    for path in paths:
-        metadata = _open_checked(path, _INTERACTION_COLUMNS, id_types).metadata
-        row_groups += [RowGroup(str(path), index) for index in range(metadata.num_row_groups)]
-        num_rows += metadata.num_rows
-    fixed, num_candidates = _open_fixed(folder / "fixed.parquet", id_types)
-    if (folder / "items.parquet").exists():
-        _open_checked(folder / "items.parquet", _ITEM_COLUMNS, id_types)
-    return Ratings(folder, manifest, tuple(row_groups), num_rows, fixed, num_candidates)
+    for place in places:
+        with _opening(place) as file:
+            _check(file, place, _INTERACTION_COLUMNS, id_types)
+            row_groups += [RowGroup(place, index) for index in range(file.metadata.num_row_groups)]
+            num_rows += file.metadata.num_rows
+    has_fixed = "fixed.parquet" in names
+    fixed, num_candidates = _open_fixed(join(folder, "fixed.parquet"), id_types) if has_fixed else ((), 0)
+    titles = join(folder, _TITLES_NAME) if _TITLES_NAME in names else None
+    if titles is not None:
+        with _opening(titles) as file:
+            _check(file, titles, _ITEM_COLUMNS, id_types)
+    return Ratings(folder, manifest, tuple(row_groups), num_rows, fixed, num_candidates, titles)
 
 
 def read_interactions(row_group: RowGroup) -> Iterator[Interactions]:
@@ -116,24 +130,28 @@ def read_fixed(row_group: RowGroup, num_candidates: int) -> Iterator[FixedBlock]
         if np.any(lengths != num_candidates):
             row = int(np.argmax(lengths != num_candidates))
             raise InputError(
-                f"{row_group.path} gives user {raw_user_ids[row]} {lengths[row]} candidates where others have "
+                f"{row_group.place} gives user {raw_user_ids[row]} {lengths[row]} candidates where others have "
                 f"{num_candidates}: every user needs the same number."
             )
         flat = candidates.flatten()
         if flat.null_count:
-            raise InputError(f"{row_group.path} has {flat.null_count} missing candidates: run download again.")
+            raise InputError(f"{row_group.place} has {flat.null_count} missing candidates: run download again.")
         raw_candidates = _raw_ids(flat).reshape(-1, num_candidates)
         yield FixedBlock(raw_user_ids, _raw_ids(batch.column("raw_item_id")), raw_candidates)
 
 
-def read_item_titles(folder: Path, raw_item_ids: RawIds) -> tuple[pa.Array, pa.Array]:
-    """Returns the titles and genres of the given items; null where `items.parquet` does not know an item."""
-    path = folder / "items.parquet"
-    if not path.exists():
+def read_item_titles(titles: str | None, raw_item_ids: RawIds) -> tuple[pa.Array, pa.Array]:
+    """Returns the titles and genres of the given items; null where `items.parquet` does not know an item.
+
+    Args:
+        titles: Its place, or None when there is none.
+        raw_item_ids: [num_items].
+    """
+    if titles is None:
         nothing = pa.nulls(len(raw_item_ids), pa.string())
         return nothing, nothing
-    with _explaining_damage(path):
-        table = pq.read_table(path, columns=list(_ITEM_COLUMNS)).combine_chunks()
+    with _opening(titles) as file:
+        table = file.read(columns=list(_ITEM_COLUMNS)).combine_chunks()
     known = {raw_item_id: row for row, raw_item_id in enumerate(table.column("raw_item_id").to_pylist())}
     rows = pa.array([known.get(raw_item_id) for raw_item_id in raw_item_ids.tolist()], pa.int64())
     return table.column("title").take(rows), table.column("genres").take(rows)
@@ -144,22 +162,19 @@ def to_arrow(raw_ids: RawIds) -> pa.Array:
     return pa.array(raw_ids, pa.string() if raw_ids.dtype == object else pa.int64())
 
 
-def _open_checked(path: Path, columns: tuple[str, ...], id_types: dict[str, tuple[str, Path]]) -> pq.ParquetFile:
-    """Opens a Parquet file that has these columns and the same types of ids as the files before it."""
-    with _explaining_damage(path):
-        file = pq.ParquetFile(path)
+def _check(file: pq.ParquetFile, place: str, columns: tuple[str, ...], id_types: dict[str, tuple[str, str]]) -> None:
+    """Demands that a Parquet file has these columns and the same types of ids as the files before it."""
     schema = file.schema_arrow
     for name in columns:
         if name not in schema.names:
-            raise InputError(f"{path} has no column {name}, only {', '.join(schema.names)}: run download again.")
-        kind = _kind_of(path, name, schema.field(name).type)
-        known_kind, known_path = id_types.setdefault("raw_item_id" if name == "candidates" else name, (kind, path))
+            raise InputError(f"{place} has no column {name}, only {', '.join(schema.names)}: run download again.")
+        kind = _kind_of(place, name, schema.field(name).type)
+        known_kind, known_place = id_types.setdefault("raw_item_id" if name == "candidates" else name, (kind, place))
         if kind != known_kind:
-            raise InputError(f"{path} has {kind} values in {name} where {known_path} has {known_kind}: use one type.")
-    return file
+            raise InputError(f"{place} has {kind} values in {name} where {known_place} has {known_kind}: use one type.")
 
 
-def _kind_of(path: Path, name: str, type_: pa.DataType) -> str:
+def _kind_of(place: str, name: str, type_: pa.DataType) -> str:
     if name in ("title", "genres"):
         return "text"
     if name == "candidates" and (pa.types.is_list(type_) or pa.types.is_large_list(type_)):
@@ -172,41 +187,51 @@ def _kind_of(path: Path, name: str, type_: pa.DataType) -> str:
         return "string"
     wanted = {"rating": "float32", "timestamp": "int64", "candidates": "list of int64 or string"}
     due = wanted.get(name, "int64 or string")
-    raise InputError(f"{path} has {type_} values in column {name} where {due} is due: run download again.")
+    raise InputError(f"{place} has {type_} values in column {name} where {due} is due: run download again.")
 
 
-def _open_fixed(path: Path, id_types: dict[str, tuple[str, Path]]) -> tuple[tuple[RowGroup, ...], int]:
-    if not path.exists():
-        return (), 0
-    file = _open_checked(path, _FIXED_COLUMNS, id_types)
-    with _explaining_damage(path):
+def _open_fixed(place: str, id_types: dict[str, tuple[str, str]]) -> tuple[tuple[RowGroup, ...], int]:
+    with _opening(place) as file:
+        _check(file, place, _FIXED_COLUMNS, id_types)
+        num_row_groups = file.metadata.num_row_groups
         first = next(file.iter_batches(batch_size=1, columns=["candidates"]), None)
     num_candidates = first.column("candidates").value_lengths()[0].as_py() if first is not None and len(first) else 0
     if not num_candidates:
-        raise InputError(f"{path} holds no candidates: remove it or run download again.")
-    return tuple(RowGroup(str(path), index) for index in range(file.metadata.num_row_groups)), num_candidates
+        raise InputError(f"{place} holds no candidates: remove it or run download again.")
+    return tuple(RowGroup(place, index) for index in range(num_row_groups)), num_candidates
 
 
 def _read_batches(row_group: RowGroup, columns: tuple[str, ...], num_rows: int) -> Iterator[pa.RecordBatch]:
-    path = Path(row_group.path)
-    with _explaining_damage(path), pq.ParquetFile(path) as file:
+    with _opening(row_group.place) as file:
         for batch in file.iter_batches(batch_size=num_rows, row_groups=[row_group.index], columns=list(columns)):
             for name in columns:
                 if batch.column(name).null_count:
                     raise InputError(
-                        f"{path} has {batch.column(name).null_count} missing values in column {name} "
+                        f"{row_group.place} has {batch.column(name).null_count} missing values in column {name} "
                         f"(row group {row_group.index}): run download again."
                     )
             yield batch
 
 
 @contextmanager
-def _explaining_damage(path: Path) -> Iterator[None]:
+def _opening(place: str) -> Iterator[Any]:
+    """Opens a Parquet file; damage that is found while the block runs becomes an `InputError`."""
     try:
-        yield
+        # Arrow reads local files faster by itself than through a Python stream.
+        if is_remote(place):
+            with open_reading(place) as stream, pq.ParquetFile(stream, pre_buffer=True) as file:
+                yield file
+        else:
+            with pq.ParquetFile(place) as file:
+                yield file
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{path} cannot be read as Parquet ({reason}): run download again.") from error
+        raise InputError(f"{place} cannot be read as Parquet ({reason}): run download again.") from error
+
+
+def _read_bytes(place: str) -> bytes:
+    with open_reading(place) as stream:
+        return stream.read()
 
 
 def _encode(column: pa.Array) -> tuple[RawIds, NDArray[np.int32]]:

@@ -1,7 +1,6 @@
-"""Writes the record files: shuffled positives, and evaluation pre-batches."""
+"""Writes the record files: shuffled positives, evaluation pre-batches and offline training epochs."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import google_crc32c
@@ -9,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.generate.blocks import FileReport, Positives, UsersToRank
+from components.generate.offline_epochs import EpochLayout, OfflineRows, prebatches
 from components.generate.protocols import Protocol
+from components.generate.storage import join, writing_file
 from components.ncf.counter_random import Stream, derive_key, threefry2x32, uniform_integers
 from components.ncf.negatives import duplicate_mask, sample_distinct, sample_with_replacement
-from components.ncf.records import encode_example, writing_records
+from components.ncf.records import RecordWriter, encode_example
 
 POSITIVES_FOLDER = "positives"
 ROWS_PER_EXAMPLE = 8_192
@@ -48,7 +49,7 @@ def shuffle_order(keys: NDArray[np.uint64], positives: Positives) -> NDArray[np.
     return order
 
 
-def write_positives(folder: Path, shard: int, num_shards: int, positives: Positives, seed: int) -> FileReport:
+def write_positives(folder: str, shard: int, num_shards: int, positives: Positives, seed: int) -> FileReport:
     """Writes one shard of the positives in the order of the global shuffle.
 
     Args:
@@ -60,16 +61,15 @@ def write_positives(folder: Path, shard: int, num_shards: int, positives: Positi
     """
     order = shuffle_order(shuffle_keys(positives, seed), positives)
     users, items = positives.users[order], positives.items[order]
-    name = f"{POSITIVES_FOLDER}/positives-{shard:05d}-of-{num_shards:05d}.tfrecord"
-    with writing_records(_in_folder(folder, name), google_crc32c.value) as writer:
-        for start in range(0, len(order), ROWS_PER_EXAMPLE):
-            rows = slice(start, start + ROWS_PER_EXAMPLE)
-            writer.write(encode_example({"user_id": users[rows], "item_id": items[rows]}))
-    return FileReport(name, len(order), writer.finish().sha256)
+    examples = (
+        {"user_id": users[start : start + ROWS_PER_EXAMPLE], "item_id": items[start : start + ROWS_PER_EXAMPLE]}
+        for start in range(0, len(order), ROWS_PER_EXAMPLE)
+    )
+    return _write(folder, f"{POSITIVES_FOLDER}/positives-{shard:05d}-of-{num_shards:05d}.tfrecord", examples)
 
 
 def write_evaluation(
-    folder: Path,
+    folder: str,
     protocol: Protocol,
     file: int,
     num_files: int,
@@ -91,17 +91,43 @@ def write_evaluation(
         seed: The step's seed.
     """
     users_per_prebatch = protocol.users_per_prebatch(eval_prebatch_size)
-    name = f"{protocol.folder}/{protocol.name}-{file:05d}-of-{num_files:05d}.tfrecord"
-    num_rows = 0
-    with writing_records(_in_folder(folder, name), google_crc32c.value) as writer:
+
+    def examples() -> Iterator[dict[str, NDArray[Any]]]:
         for start in range(0, len(users.users), users_per_prebatch):
             places = np.arange(start, min(start + users_per_prebatch, len(users.users)))
             blocks = [_evaluation_rows(protocol, users.take(some), num_items, seed) for some in _cut(places, protocol)]
             blocks.append(_padding_rows(users_per_prebatch - len(places), protocol))
-            columns = {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
-            writer.write(encode_example(columns))
-            num_rows += len(columns["user_id"])
-    return FileReport(name, num_rows, writer.finish().sha256)
+            yield {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
+
+    return _write(folder, f"{protocol.folder}/{protocol.name}-{file:05d}-of-{num_files:05d}.tfrecord", examples())
+
+
+def write_offline_epoch(
+    folder: str,
+    epoch: int,
+    file: int,
+    blocks: Iterable[OfflineRows],
+    layout: EpochLayout,
+    num_users: int,
+    num_items: int,
+) -> FileReport:
+    """Writes one file of an offline epoch: an Example per pre-batch, each full, the epoch's last one padded.
+
+    Args:
+        folder: The artifact's (partial) folder.
+        epoch: Counted from 0.
+        file: In [0, layout.num_files).
+        blocks: All rows of the file, in any order.
+        layout: Of the epoch.
+        num_users, num_items: Sizes of the vocabularies.
+    """
+    name = f"{training_folder(epoch)}/training-{file:05d}-of-{layout.num_files:05d}.tfrecord"
+    return _write(folder, name, prebatches(blocks, layout, file, num_users, num_items))
+
+
+def training_folder(epoch: int) -> str:
+    """Returns the folder of an offline epoch, as TensorFlow's official models name it."""
+    return f"training_cycle_{epoch}"
 
 
 def file_of_users(users: NDArray[np.int32], users_per_prebatch: int, num_files: int) -> NDArray[np.int32]:
@@ -141,7 +167,11 @@ def _cut(places: NDArray[np.int64], protocol: Protocol) -> Iterator[NDArray[np.i
         yield places[start : start + step]
 
 
-def _in_folder(folder: Path, name: str) -> Path:
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+def _write(folder: str, name: str, examples: Iterable[Mapping[str, NDArray[Any]]]) -> FileReport:
+    num_rows = 0
+    with writing_file(join(folder, name)) as stream:
+        writer = RecordWriter(stream, google_crc32c.value)
+        for columns in examples:
+            writer.write(encode_example(columns))
+            num_rows += len(columns["user_id"])
+    return FileReport(name, num_rows, writer.finish().sha256)

@@ -1,7 +1,7 @@
 """Writes the tables beside the records: who a dense index is, and which items are held out."""
 
-import uuid
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,40 +9,48 @@ import pyarrow.parquet as pq
 
 from components.generate.blocks import Catalog, HeldOut
 from components.generate.ratings import read_item_titles, to_arrow
+from components.generate.storage import join, writing_file
 
 
-def write_tables(folder: Path, catalog: Catalog, held_out: HeldOut, ratings: Path) -> None:
+def write_tables(folder: str, catalog: Catalog, held_out: HeldOut, titles: str | None) -> None:
     """Writes held_out.parquet, users.parquet and items.parquet, each ordered by dense index.
 
     Args:
         folder: The artifact's (partial) folder.
         catalog: The vocabularies.
-        held_out: Of all users, in any order.
-        ratings: The `ratings` folder, whose items.parquet has the titles.
+        held_out: Of all users.
+        titles: The place of the ratings' items.parquet, or None when there is none.
     """
-    order = np.argsort(held_out.users, kind="stable")
-    users = pa.array(held_out.users[order], pa.int64())
-    titles, genres = read_item_titles(ratings, catalog.raw_item_ids)
-    tables = {
-        "held_out.parquet": {
+    users = pa.array(held_out.users, pa.int64())
+    item_titles, genres = read_item_titles(titles, catalog.raw_item_ids)
+    _write(
+        join(folder, "held_out.parquet"),
+        {
             "user_id": users,
-            "validation_item_id": pa.array(held_out.validation_items[order], pa.int64()),
-            "test_item_id": pa.array(held_out.test_items[order], pa.int64()),
+            "validation_item_id": pa.array(held_out.validation_items, pa.int64()),
+            "test_item_id": pa.array(held_out.test_items, pa.int64()),
         },
-        "users.parquet": {
+    )
+    _write(
+        join(folder, "users.parquet"),
+        {
             "user_id": users,
             "raw_user_id": to_arrow(catalog.raw_user_ids),
-            "num_train_interactions": pa.array(held_out.num_train_interactions[order], pa.int64()),
+            "num_train_interactions": pa.array(held_out.num_train_interactions, pa.int64()),
         },
-        "items.parquet": {
+    )
+    _write(
+        join(folder, "items.parquet"),
+        {
             "item_id": pa.array(np.arange(catalog.num_items), pa.int64()),
             "raw_item_id": to_arrow(catalog.raw_item_ids),
-            "title": titles,
+            "title": item_titles,
             "genres": genres,
             "num_train_interactions": pa.array(held_out.item_counts, pa.int64()),
         },
-    }
-    for name, columns in tables.items():
-        unfinished = folder / f".{name}.{uuid.uuid4().hex}"
-        pq.write_table(pa.table(columns), unfinished)
-        unfinished.replace(folder / name)
+    )
+
+
+def _write(place: str, columns: Mapping[str, Any]) -> None:
+    with writing_file(place) as stream:
+        pq.write_table(pa.table(dict(columns)), stream)

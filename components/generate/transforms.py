@@ -9,7 +9,6 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.metrics import Metrics
 from apache_beam.pvalue import AsSingleton
 
 from components.generate.block_store import BlockStore
@@ -25,6 +24,8 @@ from components.generate.blocks import (
 from components.generate.cleaning import clean, find_test_items
 from components.generate.combiners import AddHeldOut, UniteIds
 from components.generate.failures import carrying_failures
+from components.generate.offline_epochs import EpochLayout, OfflineRows, epoch_rows
+from components.generate.progress import count
 from components.generate.protocols import FIXED_NAME, Protocol
 from components.generate.ratings import FixedBlock
 from components.generate.record_files import file_of_users, shard_of_keys, shuffle_keys
@@ -40,14 +41,14 @@ from components.ncf.interactions import (
 )
 from components.ncf.leave_one_out import LeaveOneOut, leave_one_out
 
-COUNTERS = "generate"
-
+# Bounds what the writer of a file holds.
+MAX_ROWS_PER_FILE = 1 << 22
 # Fewer rows than this in a file make no sense, and leave a chance that another file gets none.
 MIN_ROWS_PER_FILE = 64
 
 
 class GroupPieces(beam.PTransform):
-    """Lists of (key, block), each list cut from one block → (key, every block of that key)."""
+    """Lists of (key, block), each list cut from one block → (key, what to fetch every block of that key with)."""
 
     def __init__(self, store: BlockStore, piece_type: Any) -> None:
         """Takes the type of the pairs too, so that Beam picks a deterministic coder for the key."""
@@ -56,12 +57,11 @@ class GroupPieces(beam.PTransform):
         self._piece_type = piece_type
 
     def expand(self, pieces: beam.PCollection) -> beam.PCollection:
-        """Stores, groups and fetches."""
+        """Stores and groups."""
         return (
             pieces
             | "Set the pieces aside" >> beam.ParDo(_PutPieces(self._store)).with_output_types(self._piece_type)
             | "Bring together the pieces of each key" >> beam.GroupByKey()
-            | "Take the pieces up" >> beam.ParDo(_GetPieces(self._store)).with_output_types(self._piece_type)
         )
 
 
@@ -172,14 +172,58 @@ class CountTrainInteractions(beam.PTransform):
         )
 
 
+class CutOfflineEpochs(beam.PTransform):
+    """`LeaveOneOut` of every partition → ((epoch, file), its blocks of `OfflineRows`), for every epoch."""
+
+    def __init__(
+        self,
+        catalog: beam.PCollection,
+        held_out: beam.PCollection,
+        num_epochs: int,
+        num_negatives: int,
+        prebatch_size: int,
+        num_shards: int,
+        seed: int,
+        store: BlockStore,
+    ) -> None:
+        super().__init__()
+        self._catalog = catalog
+        self._held_out = held_out
+        self._num_epochs = num_epochs
+        self._cut = _CutOfflineEpoch(num_negatives, prebatch_size, num_shards, seed, store)
+        self._store = store
+
+    def expand(self, splits: beam.PCollection) -> beam.PCollection:
+        """Sets the splits aside until the counts of all users are known; then draws, cuts and gathers."""
+        return (
+            splits
+            | "Set the splits aside" >> beam.ParDo(_PutForEachEpoch(self._num_epochs, self._store))
+            | "Spread the epochs" >> beam.Reshuffle()
+            | "Draw an epoch's negatives and place its rows"
+            >> beam.ParDo(self._cut, AsSingleton(self._catalog), AsSingleton(self._held_out))
+            | "Gather the rows of each file" >> GroupPieces(self._store, tuple[tuple[int, int], Any])
+        )
+
+
 def num_positive_files(catalog: Catalog, num_shards: int) -> int:
-    """Returns how many files the positives go to: `num_shards`, or fewer when there are hardly any rows."""
-    return max(1, min(num_shards, catalog.num_train_positives // MIN_ROWS_PER_FILE))
+    """Returns how many files the positives go to, fewer than `num_shards` when there are hardly any rows."""
+    num_rows = catalog.num_train_positives
+    return max(1, min(_enough_files(num_rows, num_shards), num_rows // MIN_ROWS_PER_FILE))
 
 
 def num_evaluation_files(catalog: Catalog, num_shards: int, users_per_prebatch: int) -> int:
-    """Returns how many files a protocol's pre-batches go to: `num_shards`, or one for each pre-batch."""
-    return min(num_shards, -(-catalog.num_users // users_per_prebatch))
+    """Returns how many files a protocol's pre-batches go to: at most one for each pre-batch."""
+    return min(_enough_files(catalog.counts.rows_kept, num_shards), -(-catalog.num_users // users_per_prebatch))
+
+
+def epoch_layout(catalog: Catalog, num_negatives: int, prebatch_size: int, num_shards: int) -> EpochLayout:
+    """Returns where the rows of an offline epoch go."""
+    num_rows = catalog.num_train_positives * (1 + num_negatives)
+    return EpochLayout.of(num_rows, prebatch_size, _enough_files(num_rows, num_shards))
+
+
+def _enough_files(num_rows: int, num_shards: int) -> int:
+    return max(num_shards, -(-num_rows // MAX_ROWS_PER_FILE))
 
 
 class _PutPieces(beam.DoFn):
@@ -191,17 +235,6 @@ class _PutPieces(beam.DoFn):
     def process(self, pieces: list[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
         references = self._store.put([block for _, block in pieces])
         yield from zip((key for key, _ in pieces), references, strict=True)
-
-
-class _GetPieces(beam.DoFn):
-    def __init__(self, store: BlockStore) -> None:
-        super().__init__()
-        self._store = store
-
-    @carrying_failures
-    def process(self, group: tuple[Any, Iterable[Any]]) -> Iterator[tuple[Any, list[Any]]]:
-        key, references = group
-        yield key, [self._store.get(reference) for reference in references]
 
 
 class _CutByUser(beam.DoFn):
@@ -229,8 +262,8 @@ class _CleanHistories(beam.DoFn):
         self._store = store
 
     @carrying_failures
-    def process(self, group: tuple[int, list[Any]]) -> Iterator[History]:
-        _, pieces = group
+    def process(self, group: tuple[int, Iterable[Any]]) -> Iterator[History]:
+        pieces = list(self._store.get_all(group[1]))
         interactions = [piece for piece in pieces if isinstance(piece, Interactions)]
         given = [piece for piece in pieces if isinstance(piece, GivenTestItems)]
         if not interactions:
@@ -241,7 +274,7 @@ class _CleanHistories(beam.DoFn):
             ("inactive_users_dropped", counts.users_read - counts.users_kept),
             ("rows_of_inactive_users_dropped", counts.rows_distinct - counts.rows_kept),
         ):
-            Metrics.counter(COUNTERS, name).inc(amount)
+            count(name, amount)
         test_items = find_test_items(kept, given) if self._has_fixed else None
         rows = HistoryRows(kept.users, kept.items, kept.timestamps, test_items)
         yield History(kept.raw_user_ids, kept.raw_item_ids, counts, self._store.put([rows])[0])
@@ -342,6 +375,42 @@ def _fixed_users(block: FixedBlock, catalog: Catalog) -> UsersToRank:
         nothing,
         candidates.reshape(-1, block.raw_candidates.shape[1]),
     )
+
+
+class _PutForEachEpoch(beam.DoFn):
+    def __init__(self, num_epochs: int, store: BlockStore) -> None:
+        super().__init__()
+        self._num_epochs = num_epochs
+        self._store = store
+
+    @carrying_failures
+    def process(self, split: LeaveOneOut) -> Iterator[tuple[int, Any]]:
+        (reference,) = self._store.put([split])
+        for epoch in range(self._num_epochs):
+            yield epoch, reference
+
+
+class _CutOfflineEpoch(beam.DoFn):
+    def __init__(self, num_negatives: int, prebatch_size: int, num_shards: int, seed: int, store: BlockStore) -> None:
+        super().__init__()
+        self._num_negatives = num_negatives
+        self._prebatch_size = prebatch_size
+        self._num_shards = num_shards
+        self._seed = seed
+        self._store = store
+
+    @carrying_failures
+    def process(
+        self, epoch_and_split: tuple[int, Any], catalog: Catalog, held_out: HeldOut
+    ) -> Iterator[list[tuple[tuple[int, int], OfflineRows]]]:
+        epoch, split = epoch_and_split[0], self._store.get(epoch_and_split[1])
+        layout = epoch_layout(catalog, self._num_negatives, self._prebatch_size, self._num_shards)
+        first_rows = offsets_of(held_out.num_train_interactions)
+        for block in epoch_rows(
+            split, first_rows, catalog.num_items, layout.num_rows, self._num_negatives, self._seed, epoch
+        ):
+            count("training_rows_drawn", len(block.positions))
+            yield [((epoch, file), block.take(rows)) for file, rows in rows_by_key(layout.file_of(block.positions))]
 
 
 class _CountTrainInteractions(beam.DoFn):

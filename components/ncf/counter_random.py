@@ -45,6 +45,7 @@ def threefry2x32(key: tuple[ArrayLike, ArrayLike], counter: tuple[ArrayLike, Arr
     key_0, key_1 = (np.asarray(word).astype(np.uint32) for word in key)
     x_0, x_1 = (np.asarray(word).astype(np.uint32) for word in counter)
     x_0, x_1 = (np.array(x) for x in np.broadcast_arrays(x_0, x_1, key_0)[:2])
+    high = np.empty_like(x_1)
     schedule = (key_0, key_1, key_0 ^ key_1 ^ np.uint32(PARITY))
     with np.errstate(over="ignore"):
         x_0 += schedule[0]
@@ -52,7 +53,10 @@ def threefry2x32(key: tuple[ArrayLike, ArrayLike], counter: tuple[ArrayLike, Arr
         for group in range(5):
             for rotation in ROTATIONS[group % 2]:
                 x_0 += x_1
-                x_1 = (x_1 << np.uint32(rotation)) | (x_1 >> np.uint32(32 - rotation))
+                # In place: fresh memory for each of the sixty intermediate arrays would take as long as the arithmetic.
+                np.left_shift(x_1, np.uint32(rotation), out=high)
+                x_1 >>= np.uint32(32 - rotation)
+                x_1 |= high
                 x_1 ^= x_0
             x_0 += schedule[(group + 1) % 3]
             x_1 += schedule[(group + 2) % 3] + np.uint32(group + 1)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,15 +60,19 @@ def check_output_path(path: Path) -> None:
 
 
 def write_manifest(folder: Path, kind: str, content: Manifest) -> None:
-    """Writes the folder's manifest, which marks it complete.
+    """Writes the folder's manifest, which marks it complete; arguments as in `encode_manifest`."""
+    (folder / MANIFEST_NAME).write_bytes(encode_manifest(kind, content))
+
+
+def encode_manifest(kind: str, content: Manifest) -> bytes:
+    """Returns the text of a manifest.
 
     Args:
-        folder: The artifact's (partial) folder.
         kind: The artifact's name in the DAG, for example "ratings".
         content: JSON-serializable description; `kind` and `format_version` are added to it.
     """
     document = {"kind": kind, "format_version": FORMAT_VERSION, **content}
-    (folder / MANIFEST_NAME).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def read_manifest(folder: Path, kind: str) -> Manifest:
@@ -77,9 +81,23 @@ def read_manifest(folder: Path, kind: str) -> Manifest:
     Raises:
         InputError: The folder is not a complete artifact of this kind and format version.
     """
-    path = folder / MANIFEST_NAME
+    return decode_manifest((folder / MANIFEST_NAME).read_bytes, folder, kind)
+
+
+def decode_manifest(read: Callable[[], bytes], folder: Path | str, kind: str) -> Manifest:
+    """Reads and checks a manifest that may be elsewhere than on a local disk.
+
+    Args:
+        read: Returns its bytes; raises `OSError`.
+        folder: The artifact's place, for messages.
+        kind: What the artifact has to be.
+
+    Raises:
+        InputError: The folder is not a complete artifact of this kind and format version.
+    """
+    path = f"{folder}/{MANIFEST_NAME}"
     try:
-        manifest: Manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest: Manifest = json.loads(read().decode())
     except FileNotFoundError:
         raise InputError(
             f"{folder} holds no {MANIFEST_NAME}: it is no `{kind}` folder, or the step that writes it did not finish."
@@ -105,7 +123,7 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
     return digest.hexdigest()
 
 
-def explain_os_error(error: OSError, path: Path) -> str:
+def explain_os_error(error: OSError, path: Path | str) -> str:
     """Says in one sentence why `path` could not be written, and what to do about it."""
     place = error.filename or path
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -7,10 +7,12 @@ number is how many gaps are at most r. Gaps never decrease, so a binary search f
 Every draw is a function of its key and counter: blocks may be cut anywhere and drawn in any order.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from components.ncf.counter_random import Stream, derive_key, threefry2x32, uniform_integers
+from components.ncf.counter_random import threefry2x32, uniform_integers
 from components.ncf.interactions import ItemLists
 
 # Bounds what one call works on at a time, so that the intermediate arrays stay in the processor's cache.
@@ -20,60 +22,55 @@ _DRAWS_AT_A_TIME = 1 << 16
 def sample_train_negatives(
     users: NDArray[np.int32],
     items: NDArray[np.int32],
+    places: NDArray[Any],
     positives: ItemLists,
     num_items: int,
     num_negatives: int,
-    seed: int,
-    epoch: int,
+    key: tuple[int, int],
 ) -> NDArray[np.int32]:
     """Draws the negatives that go with each training positive in one epoch.
 
-    Draw j of (user, item) takes word 0 of Threefry with the key of (seed, TRAIN_NEGATIVES, epoch) and the counter
-    (user, item * num_negatives + j), whatever else is drawn.
+    Draw j of (user, item) takes word 0 of Threefry with the counter (user, item * num_negatives + j), whatever else
+    is drawn.
 
     Args:
         users: int32 [num_rows], dense indices.
         items: int32 [num_rows], the positive of each row.
-        positives: The training positives of every user, indexed by dense user: the items that are never drawn.
-            No user has all items. The held-out items may be drawn, as in the published method.
+        places: Integers [num_rows], where each row's user stands in `positives`.
+        positives: All training positives of those users: the items that are never drawn. No user has all items. The
+            held-out items may be drawn, as in the published method.
         num_items: Size of the catalogue.
         num_negatives: Draws per positive; `num_items * num_negatives` is below 2**32.
-        seed: The step's seed.
-        epoch: The training epoch.
+        key: Two words, from `derive_key` for TRAIN_NEGATIVES and the epoch.
 
     Returns:
         int32 [num_rows, num_negatives], with replacement.
     """
-    counters = items.astype(np.int64)[:, None] * num_negatives + np.arange(num_negatives)
-    words, _ = threefry2x32(derive_key(seed, Stream.TRAIN_NEGATIVES, epoch), (users[:, None], counters))
-    num_unseen = num_items - positives.lengths[users]
-    ranks = uniform_integers(words, num_unseen[:, None]).astype(np.int32)
-    return unseen_items_at(ranks, users, positives)
+    counters = items.astype(np.uint32)[:, None] * np.uint32(num_negatives) + np.arange(num_negatives, dtype=np.uint32)
+    words, _ = threefry2x32(key, (users[:, None], counters))
+    num_unseen = num_items - positives.lengths[places]
+    ranks = uniform_integers(words, num_unseen[:, None])
+    return unseen_items_at(ranks, places, positives, num_items)
 
 
-def unseen_items_at(ranks: NDArray[np.int32], users: NDArray[np.int32], seen: ItemLists) -> NDArray[np.int32]:
-    """Turns ranks among a user's unseen items into those items, by one binary search per rank.
+def unseen_items_at(ranks: NDArray[Any], places: NDArray[Any], seen: ItemLists, num_items: int) -> NDArray[np.int32]:
+    """Turns ranks among a user's unseen items into those items.
 
     Args:
-        ranks: int32 [num_rows, num_draws], each in [0, number of unseen items of that row's user).
-        users: int32 [num_rows], indices into `seen`.
+        ranks: Integers [num_rows, num_draws], each in [0, number of unseen items of that row's user).
+        places: Integers [num_rows], indices into `seen`.
         seen: The items of every user that are left out.
+        num_items: Size of the catalogue.
 
     Returns:
         int32 [num_rows, num_draws].
     """
-    gaps = _gaps(seen)
-    starts, lengths = seen.offsets[:-1], seen.lengths
-    low = np.zeros(ranks.shape, np.int64)
-    high = np.broadcast_to(lengths[users][:, None], ranks.shape).copy()
-    for _ in range(int(lengths.max(initial=0)).bit_length()):
-        middle = (low + high) // 2
-        is_open = low < high
-        place = np.minimum(starts[users][:, None] + middle, len(gaps) - 1)
-        is_below = gaps[place] <= ranks
-        low = np.where(is_open & is_below, middle + 1, low)
-        high = np.where(is_open & ~is_below, middle, high)
-    return (ranks + low).astype(np.int32)
+    # User u's gaps are moved to [u * stride, (u + 1) * stride): all users become one ascending array to search.
+    stride = np.int64(num_items + 1)
+    gaps = _gaps(seen) + np.repeat(np.arange(len(seen.lengths)) * stride, seen.lengths)
+    num_below = np.searchsorted(gaps, ranks + (places * stride)[:, None], side="right")
+    items: NDArray[np.int32] = (ranks + num_below - seen.offsets[places][:, None]).astype(np.int32)
+    return items
 
 
 def sample_with_replacement(

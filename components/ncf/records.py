@@ -8,12 +8,10 @@ their names: equal columns give equal bytes.
 import hashlib
 import itertools
 import struct
-import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,7 +132,8 @@ class RecordFile:
 class RecordWriter:
     """Writes the records of one TFRecord file and digests it on the way."""
 
-    def __init__(self, stream: Any, crc32c: Crc32c) -> None:
+    def __init__(self, stream: IO[bytes], crc32c: Crc32c) -> None:
+        """Takes what returns the CRC-32C of bytes too, for example `google_crc32c.value`."""
         self._stream = stream
         self._crc32c = crc32c
         self._digest = hashlib.sha256(usedforsecurity=False)
@@ -153,25 +152,6 @@ class RecordWriter:
     def finish(self) -> RecordFile:
         """Describes what was written."""
         return RecordFile(self._num_records, self._digest.hexdigest())
-
-
-@contextmanager
-def writing_records(path: Path, crc32c: Crc32c) -> Iterator[RecordWriter]:
-    """Yields a writer of `path`, which appears, complete, when the block ends without an error.
-
-    Two writers of the same path do not disturb each other: the last one to end wins.
-
-    Args:
-        path: The file; its folder exists.
-        crc32c: Returns the CRC-32C of bytes, for example `google_crc32c.value`.
-    """
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with unfinished.open("wb") as stream:
-            yield RecordWriter(stream, crc32c)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read_records(path: Path, crc32c: Crc32c | None = None) -> Iterator[bytes]:

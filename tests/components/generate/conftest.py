@@ -90,7 +90,16 @@ def write_ratings(write_ratings_below: WriteRatings, tmp_path: Path) -> WriteRat
 @pytest.fixture(scope="session")
 def config() -> GenerateConfig:
     return GenerateConfig(
-        min_ratings=5, protocols=("loo-99", "loo-999-masked"), num_shards=3, eval_prebatch_size=4_000, seed=8
+        min_ratings=5,
+        protocols=("loo-99", "loo-999-masked"),
+        num_shards=3,
+        eval_prebatch_size=4_000,
+        offline_epochs=0,
+        num_offline_negatives=4,
+        train_prebatch_size=700,
+        beam_runner="in_memory",
+        beam_options=(),
+        seed=8,
     )
 
 

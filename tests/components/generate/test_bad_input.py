@@ -17,10 +17,6 @@ from components.ncf.errors import InputError
 
 Row = tuple[Any, Any, float, int]
 
-GOOD: dict[str, Any] = {
-    "min_ratings": 20, "protocols": ("loo-99",), "num_shards": 4, "eval_prebatch_size": 50_000, "seed": 1,
-}  # fmt: skip
-
 
 @pytest.mark.parametrize(
     ("change", "words"),
@@ -33,14 +29,17 @@ GOOD: dict[str, Any] = {
         ({"eval_prebatch_size": 99_400}, "99400 is not a multiple of 1000: the nearest one is 99000"),
         ({"eval_prebatch_size": 1_500}, "the nearest one is 2000"),
         ({"eval_prebatch_size": 0}, "the nearest one is 1000"),
+        ({"offline_epochs": -1}, "offline_epochs -1 is out of range: it must be between 0 and"),
+        ({"num_offline_negatives": 0}, "num_offline_negatives 0 is out of range: it must be between 1 and"),
+        ({"train_prebatch_size": 0}, "train_prebatch_size 0 is out of range: it must be between 1 and"),
+        ({"beam_runner": "spark"}, "spark"),
         ({"seed": -1}, "seed -1 is out of range"),
         ({"seed": 1 << 63}, "is out of range"),
     ],
 )
-def test_a_parameter_out_of_range_is_named(change: dict[str, Any], words: str) -> None:
-    GenerateConfig(**GOOD)
+def test_a_parameter_out_of_range_is_named(config: GenerateConfig, change: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        GenerateConfig(**{**GOOD, **change})
+        replace(config, **change)
 
 
 def assert_is_a_sentence(raised: pytest.ExceptionInfo[InputError]) -> None:

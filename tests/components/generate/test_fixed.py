@@ -1,5 +1,6 @@
 """Data sets that bring their own test items and candidates."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,18 @@ ROWS = [(f"u{user}", f"i{10 * user + step:03d}", 1.0, step) for user in range(7)
 DROPPED = [("short", "i000", 1.0, 0), ("short", "i001", 1.0, 1)]
 # The test item is the first one; the candidates repeat one item, and hold the test item itself.
 FIXED = [(f"u{user}", f"i{10 * user:03d}", ["i999", "i062", "i999", f"i{10 * user:03d}"]) for user in range(7)]
-CONFIG = GenerateConfig(min_ratings=3, protocols=("loo-99",), num_shards=2, eval_prebatch_size=1_000, seed=0)
+
+
+@pytest.fixture
+def config(config: GenerateConfig) -> GenerateConfig:
+    return replace(config, min_ratings=3, protocols=("loo-99",), num_shards=2, eval_prebatch_size=1_000, seed=0)
 
 
 def test_the_given_test_items_and_candidates_are_used(
-    write_ratings: Any, tmp_path: Path, read_column_files: Any
+    config: GenerateConfig, write_ratings: Any, tmp_path: Path, read_column_files: Any
 ) -> None:
     ratings = write_ratings(ROWS + DROPPED, fixed=[*FIXED[::-1], ("short", "i000", ["i001"] * 4)])
-    generate(CONFIG, ratings, tmp_path / "out")
+    generate(config, ratings, tmp_path / "out")
     items = sorted({row[1] for row in ROWS} | {"i999"})
     expected: dict[int, list[int]] = {
         user: [items.index(name) for name in (*FIXED[user][2], FIXED[user][1])] for user in range(7)
@@ -48,9 +53,11 @@ def test_the_given_test_items_and_candidates_are_used(
         assert held_out == {user: items.index(f"i{10 * user + 4:03d}") for user in range(7)}
 
 
-def test_as_many_whole_users_as_fit_make_an_example(write_ratings: Any, tmp_path: Path, read_column_files: Any) -> None:
+def test_as_many_whole_users_as_fit_make_an_example(
+    config: GenerateConfig, write_ratings: Any, tmp_path: Path, read_column_files: Any
+) -> None:
     fixed = [(user, item, [f"i{number:03d}" for number in range(100, 499)]) for user, item, _ in FIXED]
-    generate(CONFIG, write_ratings(ROWS, fixed=fixed), tmp_path / "out")
+    generate(config, write_ratings(ROWS, fixed=fixed), tmp_path / "out")
     found = read_column_files(tmp_path / "out", "eval_fixed")
     # 400 rows a user: two fit into 1,000 rows, and the seventh user gets company.
     assert [len(example["user_id"]) for example in found] == [800] * 4
@@ -69,13 +76,17 @@ def test_as_many_whole_users_as_fit_make_an_example(write_ratings: Any, tmp_path
     ],
     ids=["missing_user", "repeated_user", "unknown_positive", "positive_of_another", "too_few_candidates", "empty"],
 )
-def test_a_fixed_file_that_does_not_fit_is_refused(write_ratings: Any, tmp_path: Path, fixed: Any, words: str) -> None:
+def test_a_fixed_file_that_does_not_fit_is_refused(
+    config: GenerateConfig, write_ratings: Any, tmp_path: Path, fixed: Any, words: str
+) -> None:
     with pytest.raises(InputError, match=words):
-        generate(CONFIG, write_ratings(ROWS, fixed=fixed), tmp_path / "out")
+        generate(config, write_ratings(ROWS, fixed=fixed), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_naming_the_fixed_protocol_without_candidates_is_refused(write_ratings: Any, tmp_path: Path) -> None:
-    config = GenerateConfig(3, ("fixed",), 1, 1_000, 0)
+def test_naming_the_fixed_protocol_without_candidates_is_refused(
+    config: GenerateConfig, write_ratings: Any, tmp_path: Path
+) -> None:
+    config = replace(config, protocols=("fixed",))
     with pytest.raises(InputError, match=r"no fixed\.parquet"):
         generate(config, write_ratings(ROWS), tmp_path / "out")

@@ -14,6 +14,11 @@ from components.generate.generate import generate
 Row = tuple[Any, Any, float, int]
 
 
+@pytest.fixture(scope="module")
+def config(config: GenerateConfig) -> GenerateConfig:
+    return replace(config, offline_epochs=2)
+
+
 def run(config: GenerateConfig, ratings: Path, output: Path) -> dict[str, bytes]:
     generate(config, ratings, output)
     return {path.relative_to(output).as_posix(): path.read_bytes() for path in output.rglob("*") if path.is_file()}
@@ -43,9 +48,22 @@ def test_the_bytes_do_not_depend_on_how_the_input_is_cut_or_ordered(
     # Nor on how much is worked on at a time, nor on who carries the blocks between stages.
     monkeypatch.setattr(beam_pipeline, "ROWS_PER_PARTITION", 150)
     assert run(config, eight, tmp_path / "c") == expected
+    # Nor on the number of workers: two threads, or two processes that read and write by themselves.
+    threads = replace(config, beam_options=("direct_num_workers=2", "direct_running_mode=multi_threading"))
+    assert run(threads, eight, tmp_path / "threads") == expected
     store = block_store.BlockStore
     monkeypatch.setattr(block_store, "BlockStore", lambda _folder: store(None))
     assert run(config, eight, tmp_path / "d") == expected
+
+
+@pytest.mark.slow
+def test_two_worker_processes_give_the_same_bytes(
+    rows: list[Row], write_ratings: Any, config: GenerateConfig, tmp_path: Path
+) -> None:
+    ratings = write_ratings(rows, num_files=4)
+    expected = run(config, ratings, tmp_path / "one")
+    processes = replace(config, beam_options=("direct_num_workers=2", "direct_running_mode=multi_processing"))
+    assert run(processes, ratings, tmp_path / "two") == expected
 
 
 def test_the_number_of_shards_moves_rows_but_changes_none(

@@ -47,7 +47,7 @@ def test_every_rank_is_that_unseen_item(seen: list[list[int]]) -> None:
     users = np.repeat(np.arange(len(seen), dtype=np.int32), [len(unseen_by(items)) for items in seen])[::-1]
     expected = [item for items in seen for item in unseen_by(items)][::-1]
     ranks = np.concatenate([np.arange(len(unseen_by(items)), dtype=np.int32) for items in seen])[::-1, None]
-    assert unseen_items_at(ranks, users, lists_of(seen)).ravel().tolist() == expected
+    assert unseen_items_at(ranks, users, lists_of(seen), NUM_ITEMS).ravel().tolist() == expected
 
 
 @settings(max_examples=50, deadline=None)
@@ -58,12 +58,14 @@ def test_a_train_negative_is_the_drawn_rank_of_its_user_item_and_draw(
     rng = np.random.default_rng(0)
     users = rng.integers(0, len(seen), 20).astype(np.int32)
     items = rng.integers(0, NUM_ITEMS, 20).astype(np.int32)
-    drawn = sample_train_negatives(users, items, lists_of(seen), NUM_ITEMS, num_negatives, 7, epoch)
+    key = derive_key(7, Stream.TRAIN_NEGATIVES, epoch)
+    # The user's index is part of the draw, its place among the lists is not.
+    drawn = sample_train_negatives(users + 100, items, users, lists_of(seen), NUM_ITEMS, num_negatives, key)
     assert drawn.shape == (20, num_negatives)
     for row, (user, item) in enumerate(zip(users.tolist(), items.tolist(), strict=True)):
         unseen = unseen_by(seen[user])
         for draw in range(num_negatives):
-            word, _ = threefry2x32(derive_key(7, Stream.TRAIN_NEGATIVES, epoch), (user, item * num_negatives + draw))
+            word, _ = threefry2x32(key, (user + 100, item * num_negatives + draw))
             assert drawn[row, draw] == unseen[(int(word) * len(unseen)) >> 32]
 
 
@@ -71,7 +73,8 @@ def test_train_negatives_are_uniform_and_differ_between_epochs() -> None:
     seen = [[3, 4, 5, 20], list(range(0, 40, 2))]
     users = np.repeat(np.array([0, 1], np.int32), 2_000)
     items = np.tile(np.arange(2_000, dtype=np.int32), 2)
-    epochs = [sample_train_negatives(users, items, lists_of(seen), NUM_ITEMS, 4, 1, epoch) for epoch in (0, 1)]
+    keys = [derive_key(1, Stream.TRAIN_NEGATIVES, epoch) for epoch in (0, 1)]
+    epochs = [sample_train_negatives(users, items, users, lists_of(seen), NUM_ITEMS, 4, key) for key in keys]
     for user in (0, 1):
         for drawn in epochs:
             counts = np.bincount(drawn[users == user].ravel(), minlength=NUM_ITEMS)

@@ -93,5 +93,6 @@ def test_compiled_and_interpreted_draw_the_same(positives: tuple[np.ndarray, np.
 def test_negatives_on_the_device_are_those_of_the_host(positives: tuple[np.ndarray, np.ndarray]) -> None:
     users, items = positives
     seen = ItemLists.from_pairs(users, items, NUM_USERS)
-    on_host = sample_on_host(users, items, seen, NUM_ITEMS, 4, seed=11, epoch=2)
+    key = derive_key(11, Stream.TRAIN_NEGATIVES, 2)
+    on_host = sample_on_host(users, items, users, seen, NUM_ITEMS, 4, key)
     np.testing.assert_array_equal(sample(positives, 4, epoch=2), on_host)
