@@ -45,6 +45,7 @@ def test_only_component_files_and_pipelines_import_kfp() -> None:
         ("apache_beam", ("components/generate/",)),
         ("tensorflow", ("components/train/", "components/evaluate/", "components/recommend/")),
         ("keras", ("components/train/",)),
+        ("jinja2", ("components/report/",)),
     ],
 )
 def test_heavy_packages_stay_in_their_rooms(package: str, rooms: tuple[str, ...]) -> None:
@@ -61,9 +62,19 @@ def test_the_shared_room_needs_numpy_alone() -> None:
             assert is_ours or package == "numpy" or package in sys.stdlib_module_names, f"{path.name} imports {name}"
 
 
+def test_the_room_for_pages_needs_no_step() -> None:
+    allowed = {"jinja2", "markupsafe", "numpy", *sys.stdlib_module_names}
+    paths = sorted((ROOT / "components/report").glob("**/*.py"))
+    assert paths
+    for path in paths:
+        for name in imported_modules(path):
+            is_ours = name.startswith("components.report.")
+            assert is_ours or name.split(".")[0] in allowed, f"{path.name} imports {name}"
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_steps_never_import_each_other(step: str) -> None:
-    allowed = (f"components.{step}", "components.ncf", "components.images")
+    allowed = (f"components.{step}", "components.ncf", "components.report", "components.images")
     for path in (ROOT / "components" / step).rglob("*.py"):
         ours = {name for name in imported_modules(path) if name.startswith(("components", "pipelines"))}
         assert not {name for name in ours if not name.startswith(allowed)}, path

@@ -1,29 +1,18 @@
 """The report that people open: one HTML file that needs nothing else, neither network nor script.
 
-`ReportContent` holds everything the page shows; `render_report` reads nothing else but the project's own template.
+`ReportContent` holds everything the page shows; `render_report` reads nothing else but the project's own templates.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.resources import files
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from components.evaluate.charts import Bar, BarGroup, StripRow, grouped_bars, interval_strip, line_chart
-
-# What the held-out item is ranked against, in one line for each protocol of the house.
-CANDIDATES_BY_PROTOCOL = {
-    "loo-99": "The held-out item among 99 distinct items that the user never saw, drawn at random with a seed.",
-    "loo-999-masked": (
-        "The held-out item among 999 items drawn at random with replacement, duplicates not counted "
-        "(as TensorFlow's official models and MLPerf v0.5 do)."
-    ),
-    "loo-full": "The held-out item among every item that the user never saw.",
-    "fixed": "The held-out item among the candidates listed in the data set's own files.",
-}
+from components.report.charts import Bar, BarGroup, StripRow, grouped_bars, interval_strip, line_chart
+from components.report.page import render_page
+from components.report.protocols import CANDIDATES_BY_PROTOCOL
 
 
 class Selection(StrEnum):
@@ -262,21 +251,10 @@ class ReportContent:
 
 def render_report(content: ReportContent) -> str:
     """Returns the whole page as HTML text, to be written as UTF-8."""
-    environment = Environment(
-        loader=FunctionLoader(_read_template),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        figure=format_figure,
-        interval=format_interval,
-        percent=format_percent,
-        share=format_share,
-        duration=format_duration,
-    )
-    return environment.get_template("report.html").render(
+    return render_page(
+        "components.evaluate",
+        "report.html",
+        {"figure": format_figure, "interval": format_interval, "percent": format_percent},
         content=content,
         facts=content.facts,
         model=content.protocols[0].systems[0].name,
@@ -299,29 +277,6 @@ def format_interval(estimate: Estimate) -> str:
 def format_percent(value: float) -> str:
     """Writes a metric in [0, 1] as a per cent with one decimal, as exact as `format_figure`."""
     return f"{100.0 * value:.1f}\N{NO-BREAK SPACE}%"
-
-
-def format_share(value: float) -> str:
-    """Writes a share as a per cent with three significant digits and no trailing zeros: 4.47 %, 0.0123 %, 95 %."""
-    percent = 100.0 * value
-    decimals = max(0, 2 - math.floor(math.log10(percent))) if percent > 0 else 0
-    text = f"{percent:.{decimals}f}"
-    return f"{text.rstrip('0').rstrip('.') if '.' in text else text}\N{NO-BREAK SPACE}%"
-
-
-def format_duration(seconds: float) -> str:
-    """Writes a duration with the two units that matter: 3.2 s, 1 min 42 s, 2 h 5 min."""
-    if round(seconds, 1) < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min"
-
-
-def _read_template(name: str) -> str:
-    return files("components.evaluate").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def _headline_charts(result: ProtocolResult, content: ReportContent) -> dict[str, Markup]:

@@ -27,6 +27,8 @@ _LOG = logging.getLogger(__name__)
 
 _SCRATCH_NAME = ".scratch"
 _CARD_NAME = "card.html"
+_REJECTED_NAME = "rejected.csv"
+_MAX_REASONS = 20
 
 
 def generate(config: GenerateConfig, ratings: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
@@ -52,6 +54,7 @@ def generate(config: GenerateConfig, ratings: str | os.PathLike[str], output: st
     from components.generate.storage import join, remove_folder, writing_file, writing_output
 
     source = open_ratings(ratings)
+    rejected_reasons = _count_rejected_reasons(source)
     protocols = _choose_protocols(config, source)
     with writing_output(output) as partial:
         scratch = join(partial, _SCRATCH_NAME)
@@ -61,6 +64,8 @@ def generate(config: GenerateConfig, ratings: str | os.PathLike[str], output: st
             )
         remove_folder(scratch)
         manifest = _describe(config, source, protocols, report)
+        with writing_file(join(partial, _CARD_NAME)) as stream:
+            stream.write(_render_card(manifest, source, partial, rejected_reasons).encode())
         with writing_file(join(partial, MANIFEST_NAME)) as stream:
             stream.write(encode_manifest("examples", manifest))
     _LOG.info("%.1f s: %s", time.perf_counter() - started, describe(report.counters, {}))
@@ -83,6 +88,27 @@ def _block_store(config: GenerateConfig, scratch: str) -> "Iterator[BlockStore]"
             yield BlockStore(scratch)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _count_rejected_reasons(source: "Ratings") -> dict[str, int]:
+    from components.generate.card_content import count_reasons
+    from components.generate.storage import join, open_reading
+
+    try:
+        with open_reading(join(source.folder, _REJECTED_NAME)) as stream:
+            return count_reasons(stream, _MAX_REASONS)
+    except FileNotFoundError:
+        return {}
+
+
+def _render_card(manifest: Manifest, source: "Ratings", folder: str, rejected_reasons: dict[str, int]) -> str:
+    from components.generate.card import render_card
+    from components.generate.card_content import card_content
+    from components.generate.tables import read_train_counts
+
+    item_counts = read_train_counts(folder, "items.parquet")
+    user_counts = read_train_counts(folder, "users.parquet")
+    return render_card(card_content(manifest, source.manifest, item_counts, user_counts, rejected_reasons))
 
 
 def _choose_protocols(config: GenerateConfig, source: "Ratings") -> tuple[Protocol, ...]:

@@ -51,7 +51,7 @@ def logging_progress(
         while not is_over.wait(interval_seconds):
             try:
                 counters = dict(read_counters())
-            except Exception as error:  # noqa: BLE001: whatever the runner's service says, the run goes on
+            except Exception as error:  # noqa: BLE001 - whatever the runner's service says, the run goes on
                 _LOG.debug("no counters: %s", error)
                 continue
             changed = {name: value for name, value in counters.items() if value != shown.get(name, 0)}

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from components.generate.blocks import Catalog, HeldOut
 from components.generate.ratings import read_item_titles, to_arrow
-from components.generate.storage import join, writing_file
+from components.generate.storage import join, open_reading, writing_file
 
 
 def write_tables(folder: str, catalog: Catalog, held_out: HeldOut, titles: str | None) -> None:
@@ -49,6 +50,18 @@ def write_tables(folder: str, catalog: Catalog, held_out: HeldOut, titles: str |
             "num_train_interactions": pa.array(held_out.item_counts, pa.int64()),
         },
     )
+
+
+def read_train_counts(folder: str, name: str) -> NDArray[np.int64]:
+    """Returns how many training positives each user or item has, int64 by dense index.
+
+    Args:
+        folder: The artifact's (partial) folder.
+        name: "users.parquet" or "items.parquet".
+    """
+    with open_reading(join(folder, name)) as stream:
+        table = pq.read_table(stream, columns=["num_train_interactions"])
+    return np.asarray(table["num_train_interactions"].to_numpy(), np.int64)
 
 
 def _write(place: str, columns: Mapping[str, Any]) -> None:

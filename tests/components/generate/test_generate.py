@@ -152,8 +152,20 @@ def test_the_manifest_describes_the_files(rows: list[Row], config: GenerateConfi
     ]
     assert "best_hr@10" not in manifest
     names = {"positives", "eval", "eval_loo-99", "validation"}
-    names |= {"held_out.parquet", "users.parquet", "items.parquet", "manifest.json"}
+    names |= {"held_out.parquet", "users.parquet", "items.parquet", "card.html", "manifest.json"}
     assert {path.name for path in examples.iterdir()} == names
+
+
+def test_the_data_card_states_the_counts_and_why_lines_were_rejected(
+    rows: list[Row], config: GenerateConfig, write_ratings: Any, tmp_path: Path
+) -> None:
+    ratings = write_ratings(rows, counts={"rejected": 2})
+    (ratings / "rejected.csv").write_text("file,line,reason\nevents.csv,7,no user id\nevents.csv,9,no user id\n")
+    generate(config, ratings, tmp_path / "out")
+    card = (tmp_path / "out" / "card.html").read_text()
+    num_positives = sum(len(items) - 2 for items in reference(rows, config).in_order.values())
+    assert f"{num_positives:,}" in card
+    assert "events.csv: no user id" in card
 
 
 @pytest.mark.parametrize(("folder", "holds_out"), [("eval_loo-99", -1), ("validation", -2)])

@@ -1,0 +1,225 @@
+"""The data card: one HTML page that tells what a data set holds and what became of it.
+
+`CardContent` holds everything the page shows; `render_card` reads nothing else but the project's own templates.
+"""
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from components.report.distributions import Bin, Mark, curve_chart, decades_axis, histogram, range_bar, share_axis
+from components.report.page import format_count, format_share, render_page
+
+_HEADLINE_PERCENTS = (1, 10)
+# As many labels stand beside the curve as it has room for.
+_LABELLED_PERCENTS = (1, 10, 50)
+
+
+@dataclass(frozen=True)
+class FlowRow:
+    """One row of the table that follows the rows from the source into the splits.
+
+    Attributes:
+        name: What these rows are.
+        detail: One more line about them, or "".
+        num_rows: How many; negative where they are dropped.
+        start, end: The part of all rows read that they are, in [0, 1].
+    """
+
+    name: str
+    detail: str
+    num_rows: int
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Counts at the least, the middle, nine tenths and the greatest; each is a count that occurs."""
+
+    minimum: int
+    median: int
+    percentile_90: int
+    maximum: int
+
+
+@dataclass(frozen=True)
+class TopItems:
+    """The most popular items.
+
+    Attributes:
+        percent: Which share of the items they are, rounded down to whole items; None for the single most popular one.
+        num_items: How many they are.
+        share: `num_items` as a share of all.
+        coverage: The share of the training positives that are theirs.
+        least_count: Training positives of the least popular of them.
+    """
+
+    percent: int | None
+    num_items: int
+    share: float
+    coverage: float
+    least_count: int
+
+    @property
+    def name(self) -> str:
+        """The share, or "1 item"."""
+        return format_share(self.percent / 100) if self.percent else "1\N{NO-BREAK SPACE}item"
+
+
+@dataclass(frozen=True)
+class Popularity:
+    """How the training positives spread over the items.
+
+    Attributes:
+        quantiles: Training positives per item.
+        num_unseen: Items without any: they occur as held-out items alone.
+        top: At least one; ascending.
+        coverage: (share of the items, the most popular first; share of the training positives), from (0, 0) to (1, 1).
+        counts_by_rank: (rank from 1, training positives), of some of the items that have any.
+    """
+
+    quantiles: Quantiles
+    num_unseen: int
+    top: tuple[TopItems, ...]
+    coverage: tuple[tuple[float, float], ...]
+    counts_by_rank: tuple[tuple[int, int], ...]
+
+    @property
+    def headline(self) -> tuple[TopItems, ...]:
+        """Those that the page begins with."""
+        return tuple(top for top in self.top if top.percent in _HEADLINE_PERCENTS) or self.top[:1]
+
+
+@dataclass(frozen=True)
+class ProtocolRows:
+    """The record rows of one protocol.
+
+    Attributes:
+        name: As in the manifest.
+        description: What the held-out item is ranked against, or "".
+        folder: Where the records are.
+        num_candidates: Of each user.
+        num_users: How many users are ranked.
+        num_rows: All rows, the held-out items and the padding included.
+        num_padding_rows: The rows that fill up the last pre-batch of each file.
+    """
+
+    name: str
+    description: str
+    folder: str
+    num_candidates: int
+    num_users: int
+    num_rows: int
+    num_padding_rows: int
+
+
+@dataclass(frozen=True)
+class CardContent:
+    """Everything that the page shows.
+
+    Attributes:
+        title: The data set's name.
+        num_read, num_kept: Rows before and after cleaning; a kept row is one distinct pair of a user and an item.
+        num_users_read, num_users, num_items: Users before and after cleaning, and items after it.
+        min_ratings: Distinct items that a user had to have.
+        is_order_known: Whether any timestamps differ.
+        has_given_test_items: Whether the data set's own files name the test items.
+        flow: From the rows read to the splits.
+        num_rejected: Lines of the source that could not be read.
+        rejected: (reason, lines), the most frequent first.
+        popularity: Of the items, in training positives.
+        activity: Users by their number of interactions, the two held-out ones included.
+        activity_quantiles: Of the same numbers.
+        protocols: In the order of the manifest.
+        num_offline_epochs, num_rows_per_offline_epoch: Training rows written with their negatives; 0 for none.
+        source: (what, value): where the data comes from.
+        citation: What its makers ask to be cited, or "".
+        digests: (what, hexadecimal digest).
+        parameters: (step.parameter, value).
+    """
+
+    title: str
+    num_read: int
+    num_kept: int
+    num_users_read: int
+    num_users: int
+    num_items: int
+    min_ratings: int
+    is_order_known: bool
+    has_given_test_items: bool
+    flow: tuple[FlowRow, ...]
+    num_rejected: int
+    rejected: tuple[tuple[str, int], ...]
+    popularity: Popularity
+    activity: tuple[Bin, ...]
+    activity_quantiles: Quantiles
+    protocols: tuple[ProtocolRows, ...]
+    num_offline_epochs: int
+    num_rows_per_offline_epoch: int
+    source: tuple[tuple[str, str], ...]
+    citation: str
+    digests: tuple[tuple[str, str], ...]
+    parameters: tuple[tuple[str, str], ...]
+
+    @property
+    def density(self) -> float:
+        """The share of all pairs of a user and an item that interacted."""
+        return self.num_kept / (self.num_users * self.num_items)
+
+
+def render_card(content: CardContent) -> str:
+    """Returns the whole page as HTML text, to be written as UTF-8."""
+    return render_page(
+        "components.generate",
+        "card.html",
+        {},
+        content=content,
+        popularity=content.popularity,
+        range_bars=[range_bar(row.start, row.end) for row in content.flow],
+        coverage_chart=_coverage_chart(content.popularity),
+        rank_chart=_rank_chart(content.popularity),
+        activity_chart=_activity_chart(content),
+    )
+
+
+def _coverage_chart(popularity: Popularity) -> Markup:
+    says = {
+        one: f"{one.name}{' of items' if one.percent else ''}: {format_share(one.coverage)}" for one in popularity.top
+    }
+    marks = [
+        Mark(
+            one.share, one.coverage, f"{text} of training positives", text if one.percent in _LABELLED_PERCENTS else ""
+        )
+        for one, text in says.items()
+    ]
+    return curve_chart(
+        popularity.coverage,
+        marks,
+        (share_axis("share of the items, most popular first"), share_axis("share of training positives")),
+        ((0.0, 0.0), (1.0, 1.0)),
+        "Share of the training positives that the most popular items make up. " + "; ".join(says.values()),
+    )
+
+
+def _rank_chart(popularity: Popularity) -> Markup:
+    points = popularity.counts_by_rank
+    (_, greatest), (last, least) = points[0], points[-1]
+    return curve_chart(
+        points,
+        [
+            Mark(rank, count, f"rank {format_count(rank)}: {format_count(count)} training positives", "")
+            for rank, count in points
+        ],
+        (decades_axis("rank of the item", 1, last), decades_axis("training positives", least, greatest)),
+        (),
+        f"Training positives by rank of the item, both logarithmic: from {format_count(greatest)} at rank 1 to "
+        f"{format_count(least)} at rank {format_count(last)}",
+    )
+
+
+def _activity_chart(content: CardContent) -> Markup:
+    bars = "; ".join(f"{one.label}: {format_count(one.num_counts)}" for one in content.activity)
+    return histogram(
+        content.activity, ("user", "users"), "interactions per user", f"Users by number of interactions. {bars}"
+    )

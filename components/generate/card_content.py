@@ -1,0 +1,225 @@
+"""Gathers what the data card shows from the manifests, the counts and the list of rejected lines."""
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.generate.card import CardContent, FlowRow, Popularity, ProtocolRows, Quantiles, TopItems
+from components.ncf.errors import InputError
+from components.ncf.manifest import Manifest
+from components.report.distributions import make_bins
+from components.report.protocols import CANDIDATES_BY_PROTOCOL
+
+OTHER_REASONS = "other reasons"
+UNKNOWN_REASON = "no reason on record"
+
+_HEADER = ["file", "line", "reason"]
+_MAX_ROW_CHARACTERS = 1 << 16
+_MAX_REASON_CHARACTERS = 200
+# What stands in a reason for one line's own value, so that lines with the same fault are counted together.
+_OWN_VALUES = (
+    (re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""), "…"),
+    (re.compile(r"\b(user id|item id|rating) \S+ is "), r"\1 … is "),
+    (re.compile(r"\bfield: \d+ where "), "field: … where "),
+)
+_TOP_PERCENTS = (1, 5, 10, 20, 50)
+_NUM_COVERAGE_POINTS = 100
+_NUM_RANKS = 30
+
+
+def card_content(
+    manifest: Manifest,
+    ratings_manifest: Manifest,
+    item_counts: NDArray[np.int64],
+    user_counts: NDArray[np.int64],
+    rejected_reasons: Mapping[str, int],
+) -> CardContent:
+    """Gathers what the data card shows.
+
+    Args:
+        manifest: Of the `examples`, as generate writes it.
+        ratings_manifest: Of the `ratings` they were made from.
+        item_counts: int64 [num_items], the training positives of each item.
+        user_counts: int64 [num_users], the training positives of each user, at least 1 each.
+        rejected_reasons: Rejected lines by reason, as `count_reasons` returns them.
+
+    Raises:
+        ValueError: The counts are not those of the manifest.
+    """
+    expected = (manifest["num_items"], manifest["num_users"], *2 * (manifest["num_train_positives"],))
+    found = (len(item_counts), len(user_counts), int(item_counts.sum()), int(user_counts.sum()))
+    if found != expected:
+        raise ValueError(f"counts of (items, users, positives, positives) are {found}, in the manifest {expected}")
+    counts, num_users = manifest["counts"], manifest["num_users"]
+    interactions_per_user = user_counts + 2
+    num_rejected = ratings_manifest.get("counts", {}).get("rejected", 0)
+    timestamps = ratings_manifest.get("timestamp_range")
+    return CardContent(
+        title=str(manifest["dataset"]),
+        num_read=counts["rows_read"],
+        num_kept=counts["rows_kept"],
+        num_users_read=counts["users_read"],
+        num_users=num_users,
+        num_items=manifest["num_items"],
+        min_ratings=manifest["min_ratings"],
+        is_order_known=timestamps is None or timestamps[0] < timestamps[1],
+        has_given_test_items="fixed" in manifest["protocols"],
+        flow=_flow(manifest),
+        num_rejected=num_rejected,
+        rejected=_ordered_reasons(rejected_reasons, num_rejected),
+        popularity=_popularity(item_counts),
+        activity=make_bins(interactions_per_user),
+        activity_quantiles=_quantiles(interactions_per_user),
+        protocols=tuple(_protocol_rows(name, entry) for name, entry in manifest["protocols"].items()),
+        num_offline_epochs=manifest["num_train_epochs"],
+        num_rows_per_offline_epoch=manifest["num_train_elements"],
+        source=_source(manifest, ratings_manifest),
+        citation=ratings_manifest.get("citation") or "",
+        digests=_present({"ratings": manifest["ratings_digest"], "examples": manifest.get("digest")}),
+        parameters=_parameters(manifest, ratings_manifest),
+    )
+
+
+def count_reasons(stream: IO[bytes], max_reasons: int) -> dict[str, int]:
+    """Counts the lines of `rejected.csv` by what is wrong with them, in bounded memory.
+
+    Args:
+        stream: The file's bytes from its start; it stays open.
+        max_reasons: How many reasons are told apart; the lines of further ones are counted under OTHER_REASONS.
+
+    Returns:
+        By "file: reason", in which "…" stands for the values of single lines; in order of first appearance.
+
+    Raises:
+        InputError: This is no list of rejected lines.
+    """
+    counts: Counter[str] = Counter()
+    text = io.TextIOWrapper(stream, encoding="utf-8", errors="replace", newline="")
+    # Not by the file's own lines: a damaged file may be a single long one.
+    reader = csv.reader(iter(partial(text.readline, _MAX_ROW_CHARACTERS), ""))
+    try:
+        header = next(reader, [])
+        for row in reader:
+            if header != _HEADER or len(row) != len(_HEADER):
+                break
+            reason = f"{row[0]}: {_without_own_values(row[2])}"[:_MAX_REASON_CHARACTERS]
+            counts[reason if reason in counts or len(counts) < max_reasons else OTHER_REASONS] += 1
+        else:
+            if header == _HEADER:
+                return dict(counts)
+        raise csv.Error("not a row of file, line and reason")
+    except csv.Error as error:
+        raise InputError(f"rejected.csv, line {reader.line_num}: {error}: run download again.") from None
+    finally:
+        text.detach()
+
+
+def _without_own_values(reason: str) -> str:
+    for pattern, replacement in _OWN_VALUES:
+        reason = pattern.sub(replacement, reason)
+    return reason
+
+
+def _flow(manifest: Manifest) -> tuple[FlowRow, ...]:
+    counts, users, train = manifest["counts"], manifest["num_users"], manifest["num_train_positives"]
+    read, distinct, kept = counts["rows_read"], counts["rows_distinct"], counts["rows_kept"]
+    inactive = counts["users_read"] - counts["users_kept"]
+    too_few = f"{inactive:,} users with fewer than {manifest['min_ratings']:,} distinct items"
+    rows = (
+        ("Read from the ratings", "", read, 0, read),
+        ("Repetitions, dropped", "of a user and an item; the latest row stays", distinct - read, distinct, read),
+        ("Rows of inactive users, dropped", too_few, kept - distinct, kept, distinct),
+        ("Kept interactions", "", kept, 0, kept),
+        ("Training positives", "all but two of each user", train, 0, train),
+        ("Validation items", "one of each user", users, train, train + users),
+        ("Test items", "one of each user", users, train + users, kept),
+    )
+    return tuple(FlowRow(name, detail, number, start / read, end / read) for name, detail, number, start, end in rows)
+
+
+def _ordered_reasons(reasons: Mapping[str, int], num_rejected: int) -> tuple[tuple[str, int], ...]:
+    unknown = num_rejected - sum(reasons.values())
+    ordered = sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))
+    return (*ordered, *([(UNKNOWN_REASON, unknown)] if unknown > 0 else []))
+
+
+def _quantiles(counts: NDArray[np.int64]) -> Quantiles:
+    # The inverted distribution function: the least count that at least this share of all does not exceed.
+    return Quantiles(*(int(q) for q in np.quantile(counts, (0, 0.5, 0.9, 1), method="inverted_cdf")))
+
+
+def _popularity(item_counts: NDArray[np.int64]) -> Popularity:
+    descending = np.sort(item_counts)[::-1]
+    covered = np.concatenate([[0], np.cumsum(descending)]) / descending.sum()
+    num_items, num_seen = len(descending), int(np.count_nonzero(descending))
+    percent_by_size: dict[int, int | None] = {1: None}
+    for percent in _TOP_PERCENTS:
+        percent_by_size.setdefault(num_items * percent // 100, percent)
+    top = tuple(
+        TopItems(percent, size, size / num_items, float(covered[size]), int(descending[size - 1]))
+        for size, percent in sorted(percent_by_size.items(), key=lambda pair: pair[0])
+        if size
+    )
+    sizes = np.linspace(0, num_items, min(num_items, _NUM_COVERAGE_POINTS) + 1).round().astype(int)
+    # Evenly spread on the logarithmic axis, and some more where it hides a steep end.
+    spreads = (np.geomspace(1, num_seen, _NUM_RANKS), np.linspace(1, num_seen, _NUM_RANKS // 3))
+    ranks = np.unique(np.concatenate(spreads).round().astype(int)).tolist()
+    return Popularity(
+        quantiles=_quantiles(item_counts),
+        num_unseen=num_items - num_seen,
+        top=top,
+        coverage=tuple(
+            (size / num_items, float(covered[size]))
+            for size in sorted({*sizes.tolist(), *(one.num_items for one in top)})
+        ),
+        counts_by_rank=tuple((rank, int(descending[rank - 1])) for rank in ranks),
+    )
+
+
+def _protocol_rows(name: str, entry: Mapping[str, Any]) -> ProtocolRows:
+    real_rows = entry["num_users"] * (entry["num_candidates"] + 1)
+    return ProtocolRows(
+        name=name,
+        description=CANDIDATES_BY_PROTOCOL.get(name, ""),
+        folder=entry["folder"],
+        num_candidates=entry["num_candidates"],
+        num_users=entry["num_users"],
+        num_rows=entry["num_rows"],
+        num_padding_rows=entry["num_rows"] - real_rows,
+    )
+
+
+def _present(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, str(value)) for name, value in values.items() if value not in (None, ""))
+
+
+def _source(manifest: Manifest, ratings_manifest: Manifest) -> tuple[tuple[str, str], ...]:
+    archive = ratings_manifest.get("archive") or {}
+    size = archive.get("size_bytes")
+    best = manifest.get("best_hr@10")
+    return _present(
+        {
+            "Data set": manifest["dataset"],
+            "Fetched from": ratings_manifest.get("url"),
+            "Archive": f"{size:,} bytes" if size else None,
+            "Archive md5": archive.get("md5"),
+            "Licence": ratings_manifest.get("licence"),
+            "Best reachable HR@10 under loo-99": None if best is None else f"{best:.3f}",
+        }
+    )
+
+
+def _parameters(manifest: Manifest, ratings_manifest: Manifest) -> tuple[tuple[str, str], ...]:
+    download = {f"download.{name}": value for name, value in ratings_manifest.get("parameters", {}).items()}
+    generate = {f"generate.{name}": manifest.get(name) for name in ("min_ratings", "seed")}
+    generate["generate.eval_prebatch_size"] = manifest.get("eval_prebatch_size")
+    if manifest["num_train_epochs"]:
+        generate["generate.train_prebatch_size"] = manifest.get("train_prebatch_size")
+    return _present({**download, **generate})
