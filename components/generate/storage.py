@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from google.api_core.exceptions import GoogleAPICallError
+from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import storage
+from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.exceptions import RequestException
 
 from components.ncf.errors import InputError
@@ -27,6 +28,8 @@ UNFINISHED_NAME = ".unfinished"
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _UPLOAD_CHUNK_BYTES = 16 << 20
+# A busy service gets a minute, with growing pauses, before a call is given up.
+_RETRY = DEFAULT_RETRY.with_timeout(60.0)
 
 
 def is_remote(place: str) -> bool:
@@ -50,8 +53,8 @@ def open_reading(place: str) -> IO[bytes]:
     with _as_os_errors(place):
         blob = _blob(place)
         # Opened blobs ask for their size only when they are read.
-        blob.reload()
-        stream: IO[bytes] = blob.open("rb")
+        blob.reload(retry=_RETRY)
+        stream: IO[bytes] = blob.open("rb", retry=_RETRY)
         return stream
 
 
@@ -70,7 +73,7 @@ def writing_file(place: str) -> Iterator[IO[bytes]]:
             with _as_os_errors(place):
                 blob = _blob(place)
                 blob.chunk_size = _UPLOAD_CHUNK_BYTES
-                blob.upload_from_file(content, rewind=True, checksum="crc32c")
+                blob.upload_from_file(content, rewind=True, checksum="crc32c", retry=_RETRY)
         return
     path = Path(place)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +97,7 @@ def list_files(folder: str) -> list[str]:
         return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
     with _as_os_errors(folder):
         bucket, prefix = _bucket_and_name(folder.rstrip("/") + "/")
-        names = [blob.name.removeprefix(prefix) for blob in _client().list_blobs(bucket, prefix=prefix)]
+        names = [blob.name.removeprefix(prefix) for blob in _client().list_blobs(bucket, prefix=prefix, retry=_RETRY)]
     # A name that ends in a slash is a folder that some tool made visible.
     return sorted(name for name in names if name and not name.endswith("/"))
 
@@ -154,7 +157,7 @@ def _claim(output: str) -> None:
 
 def _remove_file(place: str) -> None:
     with _as_os_errors(place):
-        _blob(place).delete()
+        _blob(place).delete(retry=_RETRY)
 
 
 @functools.cache
@@ -185,5 +188,5 @@ def _as_os_errors(place: str) -> Iterator[None]:
             raise FileNotFoundError(errno.ENOENT, "no such bucket or object", place) from error
         number = errno.EACCES if error.code in (401, 403) else errno.EIO
         raise OSError(number, " ".join(str(error.message).split()), place) from error
-    except (GoogleAuthError, RequestException) as error:
+    except (GoogleAPIError, GoogleAuthError, RequestException) as error:
         raise OSError(errno.EIO, " ".join(str(error).split()), place) from error

@@ -103,7 +103,8 @@ def decode_manifest(read: Callable[[], bytes], folder: Path | str, kind: str) ->
             f"{folder} holds no {MANIFEST_NAME}: it is no `{kind}` folder, or the step that writes it did not finish."
         ) from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}): run the step that writes it again.") from None
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read ({reason}): run the step that writes it again.") from None
     if manifest.get("kind") != kind:
         raise InputError(f"{folder} is a `{manifest.get('kind')}` folder where a `{kind}` folder is needed.")
     if manifest.get("format_version") != FORMAT_VERSION:
