@@ -128,10 +128,27 @@ def download(dataset: str, mirror: str | None, preset: str, overrides: tuple[str
 @main.command()
 @click.option("--ratings", required=True, metavar="FOLDER|gs://…", help="The folder that download wrote.")
 @_preset_options
+@click.option("--offline-epochs", type=int, help="Short for --set generate.offline_epochs=N: training epochs to write "
+              "with their negatives, for trainers that draw none.")  # fmt: skip
+@click.option("--beam-runner", help="Short for --set generate.beam_runner=NAME: in_memory, flink or dataflow.")
+@click.option("--beam-option", "beam_options", multiple=True, metavar="NAME=VALUE",
+              help="One of the runner's own options; may be repeated.")  # fmt: skip
 @click.option("--output", required=True, metavar="FOLDER|gs://…", help="The `examples` folder to write.")
-def generate(ratings: str, preset: str, overrides: tuple[str, ...], output: str) -> None:
+def generate(
+    ratings: str,
+    preset: str,
+    overrides: tuple[str, ...],
+    offline_epochs: int | None,
+    beam_runner: str | None,
+    beam_options: tuple[str, ...],
+    output: str,
+) -> None:
     """Hold items out, draw evaluation candidates and write TFRecords."""
-    config = _step_config("generate", preset, overrides)
+    short = {"offline_epochs": offline_epochs, "beam_runner": beam_runner}
+    overrides = (*overrides, *(f"generate.{name}={value}" for name, value in short.items() if value is not None))
+    values = _step_parameters("generate", preset, overrides)
+    values["beam_options"] = [*values["beam_options"], *beam_options]
+    config = step_config("generate", values)
     from components.generate.generate import generate as run_step
     from components.ncf.step import running_step
 

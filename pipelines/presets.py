@@ -44,7 +44,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "num_offline_negatives": 4,
         "train_prebatch_size": 99_000,  # of TensorFlow's official models
         "beam_runner": "in_memory",
-        "beam_options": [],
+        "beam_options": ["direct_running_mode=multi_threading", "direct_num_workers=0"],  # a thread for each core
         "seed": 1,
     },
     "train": {

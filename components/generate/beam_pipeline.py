@@ -16,7 +16,8 @@ from components.generate.progress import count, counted_here, logging_progress
 from components.generate.protocols import Protocol
 from components.generate.ratings import FixedBlock, Ratings, RowGroup, read_fixed, read_interactions
 from components.generate.record_files import write_evaluation, write_offline_epoch, write_positives
-from components.generate.runners import make_pipeline
+from components.generate.runner_options import IN_MEMORY
+from components.generate.runners import engine_failure, make_pipeline
 from components.generate.storage import open_reading, writing_file
 from components.generate.tables import write_tables
 from components.generate.transforms import (
@@ -103,9 +104,9 @@ def run_pipeline(plan: Plan) -> Report:
             result.wait_until_finish()
         except Exception as error:
             failure = carried_failure(error)
-            if failure is None:
+            if failure is None and plan.config.beam_runner == IN_MEMORY:
                 raise
-            raise failure from error
+            raise failure or engine_failure(plan.config.beam_runner, error) from error
     with open_reading(plan.report) as stream:
         document = json.loads(stream.read())
     return Report(

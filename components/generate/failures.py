@@ -8,10 +8,11 @@ import functools
 import json
 import logging
 import re
+import sys
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, redirect_stderr
+from typing import Any, TextIO, cast
 
 from components.ncf.errors import InputError
 
@@ -61,18 +62,37 @@ def carried_failure(error: BaseException) -> InputError | OSError | None:
 
 @contextmanager
 def quiet_beam() -> Iterator[None]:
-    """Keeps Beam's progress notes, and tracebacks of carried failures, out of the log while the block runs."""
+    """Keeps Beam's progress notes, and tracebacks of carried failures, off the log and standard error meanwhile."""
     beam = logging.getLogger("apache_beam")
     level = beam.level
     beam.setLevel(max(level, logging.WARNING))
     for name in _BEAM_LOGGERS:
         logging.getLogger(name).addFilter(_is_worth_logging)
     try:
-        yield
+        with redirect_stderr(cast(TextIO, _WithoutMarked(sys.stderr))):
+            yield
     finally:
         beam.setLevel(level)
         for name in _BEAM_LOGGERS:
             logging.getLogger(name).removeFilter(_is_worth_logging)
+
+
+class _WithoutMarked:
+    """Standard error without the tracebacks of carried failures: Beam's worker threads print them there."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._is_dropping = False
+
+    def write(self, text: str) -> int:
+        # `print` writes the end of the line by itself.
+        self._is_dropping = _MARK in text or (self._is_dropping and text == "\n")
+        if not self._is_dropping:
+            self._stream.write(text)
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _is_worth_logging(record: logging.LogRecord) -> bool:

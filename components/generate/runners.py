@@ -1,13 +1,114 @@
-"""Makes the Beam pipeline for a runner."""
+"""Makes the Beam pipeline for a runner.
 
+Functions and classes of `components` travel to the workers by name, not by value: whatever starts a worker (a worker
+process of this machine, a process or container of a cluster) must have this package installed in the same version.
+Nothing of the main program's session is sent along.
+"""
+
+import argparse
+import difflib
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
+from apache_beam.runners.portability.flink_runner import FlinkRunner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from components.generate.runner_options import DATAFLOW, FLINK, check_runner_options, split_option
+from components.ncf.errors import InputError
+
+# Options that only Beam's Flink job server knows, not Beam's Python.
+_JOB_SERVER_OPTIONS = frozenset(
+    {"execution_mode_for_batch", "execution_retry_delay", "flink_conf_dir", "number_of_execution_retries"}
+)
+# Characters of an engine's own account of what went wrong, which may hold whole stack traces.
+_MAX_REASON = 400
 
 
 def make_pipeline(runner: str, options: Sequence[str]) -> beam.Pipeline:
-    """Returns an empty pipeline."""
-    del runner
-    return beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(flags=[f"--{text}" for text in options]))
+    """Returns an empty pipeline.
+
+    Args:
+        runner: "in_memory" (Beam's FnApiRunner, in this process and, with direct_num_workers=N and
+            direct_running_mode=multi_processing, N more), "flink" or "dataflow".
+        options: Texts "name=value" with the names of Beam's pipeline options; "name" alone switches one on.
+
+    Raises:
+        InputError: The runner or an option is unknown, an option's value does not fit or one is missing.
+    """
+    check_runner_options(runner, options)
+    # Beam would send the main program's session to the workers of some runners.
+    flags = ["--no_save_main_session", *_flags(runner, options)]
+    # Flags are always given: Beam would take those of the command line otherwise, which are not its own.
+    try:
+        return beam.Pipeline(runner=_make_runner(runner), options=PipelineOptions(flags=flags))
+    except ValueError as error:
+        # Beam's own check of the options' values: a heading and one line for each.
+        faults = " ".join(str(error).splitlines()[1:]) or str(error)
+        raise InputError(f"generate.beam_options: {faults}") from error
+
+
+def engine_failure(runner: str, error: BaseException) -> InputError:
+    """Tells in one sentence that the runner itself gave up, for errors that carry no failure of our own."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if len(reason) > _MAX_REASON:
+        reason = f"{reason[:_MAX_REASON]}…"
+    return InputError(
+        f"The {runner} runner gave up and nothing was written ({reason}): see the logs of its job manager and workers, "
+        "then run it again."
+    )
+
+
+def _make_runner(runner: str) -> Any:
+    if runner == FLINK:
+        return FlinkRunner()
+    if runner == DATAFLOW:
+        # Imported here because it loads the clients of Google Cloud.
+        from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
+
+        return DataflowRunner()
+    # Named, because Beam's default runner may try to download one.
+    return FnApiRunner()
+
+
+def _flags(runner: str, options: Sequence[str]) -> list[str]:
+    """Returns the options as Beam's flags, each known to Beam and with a value that it takes."""
+    parser = _parser()
+    actions = {name: action for action in parser._actions for name in action.option_strings}
+    flags = []
+    for text in options:
+        name, value = split_option(text)
+        action = actions.get(f"--{name}")
+        if action is None and not (runner == FLINK and name in _JOB_SERVER_OPTIONS):
+            nearest = difflib.get_close_matches(name, [known.removeprefix("--") for known in actions], n=1)
+            hint = f" (did you mean {nearest[0]}?)" if nearest else ""
+            raise InputError(f"generate.beam_options has {name!r}, which is no option of Beam{hint}.")
+        if action is not None and action.nargs == 0:
+            if (value or "true").lower() not in ("true", "false"):
+                raise InputError(f"generate.beam_options has {text!r}, but {name} is either true or false.")
+            flags += [f"--{name}"] if (value or "true").lower() == "true" else []
+            continue
+        if value is None:
+            raise InputError(f"generate.beam_options has {text!r} without a value: give {name}=VALUE.")
+        flags.append(f"--{name}={value}")
+    parser.parse_known_args(flags)
+    return flags
+
+
+class _Parser(_BeamArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"generate.beam_options: {message}.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Returns one parser with the options of all of Beam's modules."""
+    parser = _Parser(allow_abbrev=False, add_help=False, conflict_handler="resolve")
+    pending: list[type[PipelineOptions]] = [PipelineOptions]
+    while pending:
+        options = pending.pop()
+        pending += options.__subclasses__()
+        add_arguments = options.__dict__.get("_add_argparse_args")
+        if add_arguments is not None:
+            add_arguments.__get__(None, options)(parser)
+    return parser

@@ -98,7 +98,7 @@ def config() -> GenerateConfig:
         num_offline_negatives=4,
         train_prebatch_size=700,
         beam_runner="in_memory",
-        beam_options=(),
+        beam_options=("direct_running_mode=multi_threading", "direct_num_workers=2"),
         seed=8,
     )
 

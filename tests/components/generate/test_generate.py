@@ -317,10 +317,11 @@ def test_the_extremes_work_together(
     rows += [(f"user {user:02d}", item, 1.0, 0) for user in range(30) for item in (7, user + 8, user + 99, 100_500)]
     as_text = [(user, f"{item:06d}", rating, timestamp) for user, item, rating, timestamp in rows]
     ratings = write_ratings(as_text, row_group_size=30_000)
-    generate(replace(config, min_ratings=4), ratings, tmp_path / "out")
+    generate(replace(config, min_ratings=4, offline_epochs=1, train_prebatch_size=90_000), ratings, tmp_path / "out")
     manifest = read_manifest(tmp_path / "out", "examples")
     assert (manifest["num_users"], manifest["num_items"]) == (31, 100_001)
     assert manifest["num_train_positives"] == len(rows) - 2 * 31
+    assert manifest["num_train_elements"] == 5 * manifest["num_train_positives"]
     whale = [entry for entry in users_of(read_column_files(tmp_path / "out", "eval_loo-99"), 100) if entry[0] == 30]
     assert len(whale) == 1
     # The one item that the whale has not seen, and 98 masked repeats of it.

