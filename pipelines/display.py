@@ -80,7 +80,7 @@ class RunDisplay:
 
 
 def print_summary(console: Console, summary: Mapping[str, Any]) -> None:
-    """Prints the metrics and the places of the report and the model."""
+    """Prints the metrics and the places of the report, the data card and the model."""
     table = Table("protocol", "metric", "NeuMF", "95 % interval", "popularity")
     for protocol, metrics in summary["metrics"].items():
         for name in _METRICS:
@@ -93,5 +93,6 @@ def print_summary(console: Console, summary: Mapping[str, Any]) -> None:
     best = summary.get("best_hr@10")
     if best is not None:
         console.print(f"The best HR@10 that any ranking can reach on this data set is {best:.4f} (loo-99).")
-    console.print(f"report  {escape(summary['report'])}", soft_wrap=True, highlight=False)
-    console.print(f"model   {escape(summary['artifacts']['model'])}", soft_wrap=True, highlight=False)
+    places = {"report": summary["report"], "data": summary["data_card"], "model": summary["artifacts"]["model"]}
+    for name, place in places.items():
+        console.print(f"{name:<7} {escape(place)}", soft_wrap=True, highlight=False)

@@ -37,7 +37,7 @@ def test_the_run_ends_with_metrics_and_the_places_of_report_and_model(smoke_run:
     run_dir, result = smoke_run
     summary = summary_of(run_dir)
     assert f"{summary['metrics']['loo-99']['hr@10']:.4f}" in result.stdout
-    for path in (summary["report"], summary["artifacts"]["model"]):
+    for path in (summary["report"], summary["data_card"], summary["artifacts"]["model"]):
         assert path in result.stdout
         assert Path(path).exists()
 
