@@ -14,6 +14,7 @@ from rich.table import Table
 
 from components.ncf.errors import InputError
 from pipelines.compile import TARGETS
+from pipelines.dataflow import DataflowOptions, dataflow_options
 from pipelines.parameters import resolve_parameters, step_config
 from pipelines.presets import DEFAULT_PRESET, PRESETS
 from pipelines.run_local import RUNNERS
@@ -133,8 +134,10 @@ def download(dataset: str, mirror: str | None, preset: str, overrides: tuple[str
 @click.option("--beam-runner", help="Short for --set generate.beam_runner=NAME: in_memory, flink or dataflow.")
 @click.option("--beam-option", "beam_options", multiple=True, metavar="NAME=VALUE",
               help="One of the runner's own options; may be repeated.")  # fmt: skip
+@dataflow_options
 @click.option("--output", required=True, metavar="FOLDER|gs://…", help="The `examples` folder to write.")
 def generate(
+    dataflow: DataflowOptions,
     ratings: str,
     preset: str,
     overrides: tuple[str, ...],
@@ -147,7 +150,7 @@ def generate(
     short = {"offline_epochs": offline_epochs, "beam_runner": beam_runner}
     overrides = (*overrides, *(f"generate.{name}={value}" for name, value in short.items() if value is not None))
     values = _step_parameters("generate", preset, overrides)
-    values["beam_options"] = [*values["beam_options"], *beam_options]
+    values["beam_options"] = [*values["beam_options"], *dataflow.as_beam_options(), *beam_options]
     config = step_config("generate", values)
     from components.generate.generate import generate as run_step
     from components.ncf.step import running_step
