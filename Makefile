@@ -11,10 +11,10 @@ EMULATOR := .tools/bin/fake-gcs-server
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types format compile clean emulator
+.PHONY: help setup demo test test-distributed check lint types format compile clean emulator official bench-generate
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(UV):
 	@$(PYTHON) -m pip --version >/dev/null 2>&1 || { echo "error: $(PYTHON) has no pip: install it (Debian: apt-get install python3-pip) or set PYTHON=."; exit 1; }
@@ -38,7 +38,25 @@ $(EMULATOR): Makefile | $(UV)
 
 emulator: $(EMULATOR) ## Build the Cloud Storage emulator that tests use
 
-test: setup emulator ## Run all tests
+OFFICIAL := .tools/official
+# TensorFlow 2.15 has no wheels for Python 3.12 and later.
+OFFICIAL_PYTHON ?= python3.11
+
+$(OFFICIAL)/.synced: benchmarks/official/requirements.txt | $(UV)
+	@$(UV) venv --quiet --clear --python $(OFFICIAL_PYTHON) $(OFFICIAL)
+	@$(UV) pip install --quiet --no-deps --compile-bytecode --python $(OFFICIAL)/bin/python --requirements $<
+	@touch $@
+
+official: $(OFFICIAL)/.synced ## Install the official models' NCF into an environment of its own
+
+bench-generate: setup official ## Measure generate beside the official models' generator
+	$(BIN)/python -m benchmarks.bench_generate $(BENCH)
+
+test-distributed: setup ## Test generate on a Flink cluster
+	$(BIN)/python tests/distributed/install.py .tools/flink
+	$(BIN)/pytest tests/distributed
+
+test: setup emulator ## Run all tests but those on a Flink cluster
 	$(BIN)/pytest
 
 check: lint types ## Lint, check types and run the fast tests
