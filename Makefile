@@ -52,8 +52,8 @@ official: $(OFFICIAL)/.synced ## Install the official models' NCF into an enviro
 bench-generate: setup official ## Measure generate beside the official models' generator
 	$(BIN)/python -m benchmarks.bench_generate $(BENCH)
 
-test-distributed: setup ## Test generate on a Flink cluster
-	$(BIN)/python tests/distributed/install.py .tools/flink
+test-distributed: setup ## Test generate on a Flink cluster of several processes
+	@$(BIN)/python tests/distributed/install.py .tools/flink
 	$(BIN)/pytest tests/distributed
 
 test: setup emulator ## Run all tests but those on a Flink cluster

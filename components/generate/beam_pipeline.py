@@ -12,12 +12,12 @@ from components.generate.block_store import BlockStore
 from components.generate.blocks import Catalog, Counts, FileReport, HeldOut, Positives, UsersToRank
 from components.generate.config import GenerateConfig
 from components.generate.failures import carried_failure, carrying_failures, quiet_beam
-from components.generate.progress import count, counted_here, logging_progress
+from components.generate.progress import COUNTERS, count, counted_here, logging_progress
 from components.generate.protocols import Protocol
 from components.generate.ratings import FixedBlock, Ratings, RowGroup, read_fixed, read_interactions
 from components.generate.record_files import write_evaluation, write_offline_epoch, write_positives
 from components.generate.runner_options import IN_MEMORY
-from components.generate.runners import engine_failure, make_pipeline
+from components.generate.runners import engine_failure, make_pipeline, read_counters
 from components.generate.storage import open_reading, writing_file
 from components.generate.tables import write_tables
 from components.generate.transforms import (
@@ -92,12 +92,12 @@ def run_pipeline(plan: Plan) -> Report:
     build_pipeline(pipeline, plan)
     results: list[Any] = []
 
-    def read_counters() -> dict[str, int]:
+    def counters_so_far() -> dict[str, int]:
         # The in-memory runner returns when all is done; until then its workers' own counts are known.
-        return _counters(results[0]) if results else counted_here()
+        return read_counters(results[0], COUNTERS) if results else counted_here()
 
     totals = {"rows_read": plan.ratings.num_rows}
-    with quiet_beam(), logging_progress(totals, read_counters, _PROGRESS_INTERVAL_SECONDS):
+    with quiet_beam(), logging_progress(totals, counters_so_far, _PROGRESS_INTERVAL_SECONDS):
         try:
             result = pipeline.run()
             results.append(result)
@@ -114,12 +114,8 @@ def run_pipeline(plan: Plan) -> Report:
         num_items=document["num_items"],
         counts=Counts(**document["counts"]),
         files=tuple(FileReport(**file) for file in sorted(document["files"], key=lambda file: file["path"])),
-        counters=_counters(result),
+        counters=read_counters(result, COUNTERS),
     )
-
-
-def _counters(result: Any) -> dict[str, int]:
-    return {counter.key.metric.name: counter.result for counter in result.metrics().query()["counters"]}
 
 
 def build_pipeline(pipeline: beam.Pipeline, plan: Plan) -> None:

@@ -19,7 +19,8 @@ from components.ncf.errors import InputError
 _MARK = "neumf-failure:"
 _MARKED = re.compile(re.escape(_MARK) + r"([A-Za-z0-9+/=]+):")
 # Beam logs every exception with its traceback here before it raises it; a marked one is reported by the caller.
-_BEAM_LOGGERS = ("apache_beam.runners.common", "apache_beam.runners.worker.sdk_worker")
+# The portable runner hands on the engine's words on the root logger.
+_BEAM_LOGGERS = ("", "apache_beam.runners.common", "apache_beam.runners.worker.sdk_worker")
 
 
 class CarriedError(Exception):

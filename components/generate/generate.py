@@ -51,7 +51,7 @@ def generate(config: GenerateConfig, ratings: str | os.PathLike[str], output: st
     from components.generate.beam_pipeline import ROWS_PER_PARTITION, Plan, run_pipeline
     from components.generate.progress import describe
     from components.generate.ratings import open_ratings
-    from components.generate.storage import join, remove_folder, writing_file, writing_output
+    from components.generate.storage import join, remove_folder, remove_unfinished, writing_file, writing_output
 
     source = open_ratings(ratings)
     rejected_reasons = _count_rejected_reasons(source)
@@ -63,6 +63,7 @@ def generate(config: GenerateConfig, ratings: str | os.PathLike[str], output: st
                 Plan(config, source, protocols, partial, join(scratch, "report.json"), ROWS_PER_PARTITION, store)
             )
         remove_folder(scratch)
+        remove_unfinished(partial)
         manifest = _describe(config, source, protocols, report)
         with writing_file(join(partial, _CARD_NAME)) as stream:
             stream.write(_render_card(manifest, source, partial, rejected_reasons).encode())

@@ -7,10 +7,12 @@ Nothing of the main program's session is sent along.
 
 import argparse
 import difflib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import apache_beam as beam
+from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 from apache_beam.runners.portability.flink_runner import FlinkRunner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
@@ -49,9 +51,28 @@ def make_pipeline(runner: str, options: Sequence[str]) -> beam.Pipeline:
         raise InputError(f"generate.beam_options: {faults}") from error
 
 
+def read_counters(result: Any, namespace: str) -> dict[str, int]:
+    """Returns the counters of a running or ended pipeline, by name.
+
+    Args:
+        result: What `Pipeline.run` returned.
+        namespace: That of the counters; some runners add many of their own in others.
+    """
+    # The portable runners' results remember their first answer, which may be that of a job just begun.
+    if getattr(result, "_metrics", None) is not None and hasattr(result, "_job_service"):
+        result._metrics = None
+    found = result.metrics().query(MetricsFilter().with_namespace(namespace))["counters"]
+    totals: Counter[str] = Counter()
+    for counter in found:
+        totals[counter.key.metric.name] += counter.result or 0
+    return dict(totals)
+
+
 def engine_failure(runner: str, error: BaseException) -> InputError:
     """Tells in one sentence that the runner itself gave up, for errors that carry no failure of our own."""
     reason = " ".join(str(error).split()) or type(error).__name__
+    if type(error).__name__ == "FutureTimeoutError":
+        reason = "its job server does not answer"
     if len(reason) > _MAX_REASON:
         reason = f"{reason[:_MAX_REASON]}…"
     return InputError(
@@ -87,7 +108,9 @@ def _flags(runner: str, options: Sequence[str]) -> list[str]:
         if action is not None and action.nargs == 0:
             if (value or "true").lower() not in ("true", "false"):
                 raise InputError(f"generate.beam_options has {text!r}, but {name} is either true or false.")
-            flags += [f"--{name}"] if (value or "true").lower() == "true" else []
+            is_on = (value or "true").lower() == "true"
+            # Where it is not off by itself, Beam has a switch for the opposite.
+            flags += [switch for switch in [f"--{name}" if is_on else f"--no_{name}"] if switch in actions]
             continue
         if value is None:
             raise InputError(f"generate.beam_options has {text!r} without a value: give {name}=VALUE.")

@@ -25,6 +25,7 @@ from components.ncf.errors import InputError
 from components.ncf.manifest import MANIFEST_NAME, explain_os_error, writing_artifact
 
 UNFINISHED_NAME = ".unfinished"
+_UNFINISHED_PREFIX = ".unfinished-"
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _UPLOAD_CHUNK_BYTES = 16 << 20
@@ -77,7 +78,7 @@ def writing_file(place: str) -> Iterator[IO[bytes]]:
         return
     path = Path(place)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    unfinished = path.with_name(f"{_UNFINISHED_PREFIX}{path.name}.{uuid.uuid4().hex}")
     try:
         with unfinished.open("wb") as stream:
             yield stream
@@ -113,6 +114,13 @@ def remove_folder(folder: str) -> None:
         return
     for name in list_files(folder):
         _remove_file(join(folder, name))
+
+
+def remove_unfinished(folder: str) -> None:
+    """Removes what writers that were killed left below a local folder; in a bucket they leave nothing."""
+    if not is_remote(folder):
+        for path in Path(folder).rglob(f"{_UNFINISHED_PREFIX}*"):
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -2,15 +2,20 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import apache_beam as beam
+import grpc
 import pytest
+from apache_beam.metrics import Metrics, monitoring_infos
 from apache_beam.options.pipeline_options import DirectOptions, PortableOptions, SetupOptions
+from apache_beam.portability.api import metrics_pb2
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.portable_runner import PipelineResult
 from apache_beam.testing.util import assert_that, equal_to
 
 from components.generate.runner_options import check_places, check_runner_options, choose_place
-from components.generate.runners import engine_failure, make_pipeline
+from components.generate.runners import engine_failure, make_pipeline, read_counters
 from components.ncf.errors import InputError
 
 DATAFLOW = {
@@ -58,6 +63,11 @@ def test_a_switch_may_be_named_set_to_true_or_set_to_false() -> None:
         True,
         False,
     ]
+
+
+def test_a_switch_that_is_not_off_by_itself_is_switched_off() -> None:
+    options = [*as_options(DATAFLOW), "dry_run=true", "use_public_ips=false"]
+    assert make_pipeline("dataflow", options)._options.get_all_options()["use_public_ips"] is False
 
 
 def _pid(_: int) -> int:
@@ -173,3 +183,41 @@ def test_an_engine_that_gives_up_is_one_sentence() -> None:
     assert text.startswith("The flink runner gave up and nothing was written (Pipeline a failed: java.lang.Error at x")
     assert "\n" not in text
     assert len(text) < 700
+
+
+def test_a_job_server_that_is_not_there_is_one_sentence() -> None:
+    with pytest.raises(grpc.FutureTimeoutError) as raised, grpc.insecure_channel("localhost:1") as channel:
+        grpc.channel_ready_future(channel).result(timeout=0.1)
+    assert "(its job server does not answer)" in str(engine_failure("flink", raised.value))
+
+
+class _CountingTwice(beam.DoFn):
+    def process(self, number: int) -> list[int]:
+        Metrics.counter("ours", "seen").inc()
+        Metrics.counter("theirs", "seen").inc(100)
+        return [number]
+
+
+def test_counters_are_those_of_the_namespace_summed_over_steps() -> None:
+    pipeline = make_pipeline("in_memory", [])
+    numbers = pipeline | beam.Create(range(5))
+    numbers | "Once" >> beam.ParDo(_CountingTwice())
+    numbers | "Again" >> beam.ParDo(_CountingTwice())
+    result = pipeline.run()
+    assert read_counters(result, "ours") == {"seen": 10}
+
+
+def test_counters_are_asked_for_anew_each_time() -> None:
+    """Of a portable runner's result, whose job service has answered once already."""
+
+    class Answer:
+        def __init__(self, seen: int) -> None:
+            self.metrics = SimpleNamespace(attempted=[], committed=[info(seen)])
+
+    def info(seen: int) -> metrics_pb2.MonitoringInfo:
+        return monitoring_infos.int64_user_counter("ours", "seen", seen, ptransform="step")
+
+    answers = iter([Answer(1), Answer(7)])
+    service = SimpleNamespace(GetJobMetrics=lambda _: next(answers))
+    result = PipelineResult(service, "job", iter(()), iter(()))
+    assert [read_counters(result, "ours") for _ in range(2)] == [{"seen": 1}, {"seen": 7}]

@@ -1,6 +1,7 @@
 """Local folders and Cloud Storage behave alike; the latter against an emulator, with Google's own client."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -232,3 +233,17 @@ def test_a_service_that_does_not_answer_is_one_sentence(
             generate(config, write_ratings(rows), "gs://neumf/out")
     finally:
         storage._client.cache_clear()
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    write(str(tmp_path / "eval" / "a.tfrecord"), b"x")
+    writer = storage.writing_file(str(tmp_path / "eval" / "b.tfrecord"))
+    # Never left: what a kill does to the block.
+    with writer as stream:
+        stream.write(b"half")
+        (left,) = [path for path in (tmp_path / "eval").iterdir() if path.name != "a.tfrecord"]
+        shutil.copy(left, left.with_name(left.name + "0"))
+    (tmp_path / "eval" / "b.tfrecord").unlink()
+    assert len(list((tmp_path / "eval").iterdir())) == 2
+    storage.remove_unfinished(str(tmp_path))
+    assert [path.name for path in (tmp_path / "eval").iterdir()] == ["a.tfrecord"]
