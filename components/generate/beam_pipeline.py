@@ -35,7 +35,7 @@ from components.generate.transforms import (
 from components.ncf.interactions import Interactions
 
 # Bounds what a worker holds of the raw data at a time; which rows are worked on together changes no output.
-ROWS_PER_PARTITION = 1 << 20
+ROWS_PER_PARTITION = 1 << 19
 
 _PROGRESS_INTERVAL_SECONDS = 5.0
 

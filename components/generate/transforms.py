@@ -42,7 +42,7 @@ from components.ncf.interactions import (
 from components.ncf.leave_one_out import LeaveOneOut, leave_one_out
 
 # Bounds what the writer of a file holds.
-MAX_ROWS_PER_FILE = 1 << 22
+MAX_ROWS_PER_FILE = 1 << 21
 # Fewer rows than this in a file make no sense, and leave a chance that another file gets none.
 MIN_ROWS_PER_FILE = 64
 
