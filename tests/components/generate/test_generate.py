@@ -309,6 +309,7 @@ def test_what_the_ratings_say_about_the_best_hit_rate_is_passed_on(
     assert set(pq.read_table(tmp_path / "out" / "items.parquet")["title"].to_pylist()) == {None}
 
 
+@pytest.mark.slow
 def test_the_extremes_work_together(
     write_ratings: Any, config: GenerateConfig, tmp_path: Path, read_column_files: ReadExamples
 ) -> None:

@@ -34,6 +34,7 @@ def fixed(rows: list[Row]) -> list[tuple[Any, Any, list[Any]]]:
     return [(user, min(mine), [item for item in items if item not in mine][:3]) for user, mine in items_of.items()]
 
 
+@pytest.mark.slow
 def test_the_bytes_do_not_depend_on_how_the_input_is_cut_or_ordered(
     rows: list[Row], fixed: Any, write_ratings: Any, config: GenerateConfig, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
