@@ -21,9 +21,9 @@ class Measurement:
         wall_s: From its start to its end.
         processor_s: User and system time of the process and of the children that it waited for.
         peak_bytes: The largest sum of the resident sets of the process and all its descendants, sampled ten times a
-            second, or the largest resident set of one of them as the kernel kept it, if that is more: an upper bound,
-            because a page that several processes share counts in each. (The proportional set size, which counts it
-            once, would leave out what they share with strangers.)
+            second. A page that several of them share counts in each. (The proportional set size, which counts it
+            once, would leave out what they share with strangers; the kernel's own maximum would include what the
+            measuring process had resident when it forked.)
         bytes_written: Of the files in the output folder.
     """
 
@@ -65,8 +65,7 @@ def measure(command: Sequence[str], output: Path, log: Path, environment: Mappin
     return Measurement(
         wall_s=wall_s,
         processor_s=usage.ru_utime + usage.ru_stime,
-        # The kernel's figure includes what this process had resident when it started the child, which is little.
-        peak_bytes=max(peak_bytes, usage.ru_maxrss * 1024),
+        peak_bytes=peak_bytes,
         bytes_written=folder_bytes(output),
     )
 
