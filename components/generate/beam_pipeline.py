@@ -17,7 +17,7 @@ from components.generate.protocols import Protocol
 from components.generate.ratings import FixedBlock, Ratings, RowGroup, read_fixed, read_interactions
 from components.generate.record_files import write_evaluation, write_offline_epoch, write_positives
 from components.generate.runner_options import IN_MEMORY
-from components.generate.runners import engine_failure, make_pipeline, read_counters
+from components.generate.runners import check_job_server, engine_failure, make_pipeline, read_counters
 from components.generate.storage import open_reading, writing_file
 from components.generate.tables import write_tables
 from components.generate.transforms import (
@@ -90,6 +90,8 @@ def run_pipeline(plan: Plan) -> Report:
     """
     pipeline = make_pipeline(plan.config.beam_runner, plan.config.beam_options)
     build_pipeline(pipeline, plan)
+    if plan.config.beam_runner != IN_MEMORY:
+        check_job_server(plan.config.beam_options)
     results: list[Any] = []
 
     def counters_so_far() -> dict[str, int]:

@@ -51,6 +51,12 @@ def check_runner_options(runner: str, options: Sequence[str]) -> None:
     values = dict(split_option(text) for text in options)
     if "runner" in values:
         raise InputError("generate.beam_options has runner, which generate.beam_runner decides: leave it out.")
+    num_workers = values.get("direct_num_workers") or "0"
+    if num_workers.startswith("-"):
+        raise InputError(
+            f"direct_num_workers={num_workers} in generate.beam_options is negative: give 1 or more, or 0 for one on "
+            "each core."
+        )
     if runner == FLINK:
         _check_flink({name: value or "" for name, value in values.items()})
     elif runner == DATAFLOW:
@@ -65,6 +71,9 @@ def check_places(runner: str, ratings: str, output: str) -> None:
     Raises:
         InputError: They cannot.
     """
+    for name, place in (("ratings", ratings), ("output", output)):
+        if not place:
+            raise InputError(f"The {name} folder is empty text: give a path or a gs:// folder.")
     if runner != DATAFLOW:
         return
     for name, place in (("ratings", ratings), ("output", output)):

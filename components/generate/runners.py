@@ -7,6 +7,7 @@ Nothing of the main program's session is sent along.
 
 import argparse
 import difflib
+import socket
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -26,6 +27,9 @@ _JOB_SERVER_OPTIONS = frozenset(
 )
 # Characters of an engine's own account of what went wrong, which may hold whole stack traces.
 _MAX_REASON = 400
+
+
+_CONNECT_TIMEOUT_S = 10
 
 
 def make_pipeline(runner: str, options: Sequence[str]) -> beam.Pipeline:
@@ -66,6 +70,27 @@ def read_counters(result: Any, namespace: str) -> dict[str, int]:
     for counter in found:
         totals[counter.key.metric.name] += counter.result or 0
     return dict(totals)
+
+
+def check_job_server(options: Sequence[str]) -> None:
+    """Finds out at once that nobody answers at `job_endpoint`: Beam itself would wait for minutes without a word.
+
+    Raises:
+        InputError: It is not of the form HOST:PORT, or nobody answers there.
+    """
+    endpoint = dict(split_option(text) for text in options).get("job_endpoint")
+    if not endpoint:
+        return
+    host, _, port = endpoint.rpartition(":")
+    if not host or not port.isdigit():
+        raise InputError(f"job_endpoint {endpoint!r} in generate.beam_options is not of the form HOST:PORT.")
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"Nobody answers at job_endpoint {endpoint} in generate.beam_options ({error}): start the job server, or "
+            "give the address of one that runs."
+        ) from error
 
 
 def engine_failure(runner: str, error: BaseException) -> InputError:

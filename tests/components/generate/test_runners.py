@@ -1,6 +1,7 @@
 """What a runner is told, what it is refused, and which runner it is."""
 
 import os
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from apache_beam.runners.portability.portable_runner import PipelineResult
 from apache_beam.testing.util import assert_that, equal_to
 
 from components.generate.runner_options import check_places, check_runner_options, choose_place
-from components.generate.runners import engine_failure, make_pipeline, read_counters
+from components.generate.runners import check_job_server, engine_failure, make_pipeline, read_counters
 from components.ncf.errors import InputError
 
 DATAFLOW = {
@@ -221,3 +222,20 @@ def test_counters_are_asked_for_anew_each_time() -> None:
     service = SimpleNamespace(GetJobMetrics=lambda _: next(answers))
     result = PipelineResult(service, "job", iter(()), iter(()))
     assert [read_counters(result, "ours") for _ in range(2)] == [{"seen": 1}, {"seen": 7}]
+
+
+def test_a_job_server_that_nobody_runs_is_found_out_at_once() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(InputError, match=f"Nobody answers at job_endpoint {endpoint} .*refused"):
+        check_job_server([f"job_endpoint={endpoint}"])
+    with pytest.raises(InputError, match=r"'garbage' in generate.beam_options is not of the form HOST:PORT"):
+        check_job_server(["job_endpoint=garbage"])
+
+
+def test_negative_workers_and_empty_folders_are_refused() -> None:
+    with pytest.raises(InputError, match=r"direct_num_workers=-3 in generate.beam_options is negative"):
+        check_runner_options("in_memory", ["direct_num_workers=-3"])
+    with pytest.raises(InputError, match="The output folder is empty text"):
+        check_places("in_memory", "ratings", "")
