@@ -86,6 +86,10 @@ def _parse(name: str, text: str, current: Any) -> Any:
         return text
     if isinstance(current, list):
         return _parse_list(name, text, current)
+    if isinstance(current, bool):
+        if text.lower() not in ("true", "false"):
+            raise InputError(f"--set {name}={text}: {text!r} is neither true nor false.")
+        return text.lower() == "true"
     kind = type(current)
     try:
         return kind(text)

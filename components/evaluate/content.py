@@ -149,7 +149,7 @@ def _example_users(inputs: ReportInputs, score: ScoreCandidates) -> tuple[Exampl
     chosen = np.random.default_rng(inputs.config.seed).choice(
         num_users, min(inputs.config.num_example_users, num_users), replace=False
     )
-    users, items = read_positives(inputs.examples, inputs.manifest)
+    users, items = read_positives(inputs.examples, inputs.manifest).values()
     return tuple(_example_user(inputs, score, int(user), items[users == user]) for user in np.sort(chosen))
 
 

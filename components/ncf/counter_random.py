@@ -30,6 +30,7 @@ class Stream(IntEnum):
     SYNTHETIC = 8
     BOOTSTRAP = 9
     OFFLINE_SHUFFLE = 10
+    WINDOWS = 11
 
 
 def threefry2x32(key: tuple[ArrayLike, ArrayLike], counter: tuple[ArrayLike, ArrayLike]) -> tuple[Words, Words]:

@@ -1,15 +1,17 @@
 """Reads the record files of an `examples` folder into arrays, each checked against its sha256 in the manifest."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.ncf.errors import InputError
 from components.ncf.manifest import Manifest, file_digest
-from components.ncf.records import read_examples
+from components.ncf.records import read_example_at, read_examples, record_places
 
 
 @dataclass(frozen=True)
@@ -29,18 +31,84 @@ class Candidates:
     duplicate_mask: NDArray[np.bool_]
 
 
-def read_positives(folder: Path, manifest: Manifest) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+class RecordIndex:
+    """Reads any range of the rows in a subfolder's record files, without what lies before it.
+
+    Rows are numbered through the files in the order of their names.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, subfolder: str) -> None:
+        """Looks the files up in the manifest; opens none.
+
+        Raises:
+            InputError: The manifest lists no files there.
+        """
+        self._folder = folder
+        self._files = _listed_files(folder, manifest, subfolder)
+        self._ends = np.cumsum([entry["num_rows"] for entry in self._files])
+        self._places: dict[int, list[int]] = {}
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all files, with their padding."""
+        return int(self._ends[-1])
+
+    def read(self, start: int, stop: int) -> dict[str, NDArray[np.int64]]:
+        """Returns each feature of the rows in [start, stop), int64 [stop - start].
+
+        Raises:
+            InputError: A file is missing or damaged. Each is checked when it is first read.
+        """
+        parts = []
+        for number, end in enumerate(self._ends.tolist()):
+            first = end - self._files[number]["num_rows"]
+            if first < stop and start < end:
+                parts.append(self._read_file(number, max(start - first, 0), min(stop, end) - first))
+        # An empty range has the features of the first row, none of them.
+        parts = parts or [{name: rows[:0] for name, rows in self._read_file(0, 0, 1).items()}]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _read_file(self, number: int, start: int, stop: int) -> dict[str, NDArray[np.int64]]:
+        path = self._folder / self._files[number]["path"]
+        with _explaining_missing_files(path):
+            if number not in self._places:
+                _check_digest(path, self._files[number])
+                self._places[number] = record_places(path)
+            places = self._places[number]
+            # All records of a file but the last hold as many rows as the first.
+            rows_per_record = len(next(iter(read_example_at(path, places[0]).values())))
+            records = range(start // rows_per_record, -(-stop // rows_per_record))
+            examples = [read_example_at(path, places[record]) for record in records]
+        skipped = records.start * rows_per_record
+        return {
+            name: np.concatenate([example[name] for example in examples])[start - skipped : stop - skipped]
+            for name in examples[0]
+        }
+
+
+def read_positives(
+    folder: Path, manifest: Manifest, features: Sequence[str] = ("user_id", "item_id")
+) -> dict[str, NDArray[np.int32]]:
     """Reads the training positives.
 
+    Args:
+        folder: The `examples` folder.
+        manifest: Its manifest.
+        features: Which columns: "user_id", "item_id" or "recency", how many later training positives the user has.
+
     Returns:
-        Users and items, each int32 [num_positives], in the order of the files.
+        Each of them, int32 [num_positives], in the order of the files.
+
+    Raises:
+        InputError: The files lack a feature, are missing or damaged.
     """
-    blocks = [
-        (features["user_id"].astype(np.int32), features["item_id"].astype(np.int32))
-        for features in _read_examples(folder, manifest, "positives")
-    ]
-    users, items = zip(*blocks, strict=True)
-    return np.concatenate(users), np.concatenate(items)
+    blocks: dict[str, list[NDArray[np.int32]]] = {name: [] for name in features}
+    for example in _read_examples(folder, manifest, "positives"):
+        for name, parts in blocks.items():
+            if name not in example:
+                raise InputError(f"The positives in {folder} have no feature {name}: run generate again.")
+            parts.append(example[name].astype(np.int32))
+    return {name: np.concatenate(parts) for name, parts in blocks.items()}
 
 
 def read_candidates(folder: Path, manifest: Manifest, protocol: str) -> Candidates:
@@ -70,14 +138,28 @@ def read_candidates(folder: Path, manifest: Manifest, protocol: str) -> Candidat
 
 
 def _read_examples(folder: Path, manifest: Manifest, subfolder: str) -> Iterator[dict[str, NDArray[np.int64]]]:
-    files = [entry for entry in manifest["files"] if Path(entry["path"]).parts[0] == subfolder]
-    if not files:
-        raise InputError(f"{folder} lists no files under {subfolder}/: run generate again.")
-    for entry in files:
+    for entry in _listed_files(folder, manifest, subfolder):
         path = folder / entry["path"]
-        try:
-            if file_digest(path) != entry["sha256"]:
-                raise InputError(f"{path} differs from its sha256 in the manifest: run generate again.")
+        with _explaining_missing_files(path):
+            _check_digest(path, entry)
             yield from read_examples(path)
-        except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror or error}): run generate again.") from error
+
+
+def _listed_files(folder: Path, manifest: Manifest, subfolder: str) -> list[dict[str, Any]]:
+    files = [entry for entry in manifest["files"] if Path(entry["path"]).parts[0] == subfolder]
+    if not any(entry["num_rows"] for entry in files):
+        raise InputError(f"{folder} lists no files under {subfolder}/: run generate again.")
+    return [entry for entry in files if entry["num_rows"]]
+
+
+def _check_digest(path: Path, entry: dict[str, Any]) -> None:
+    if file_digest(path) != entry["sha256"]:
+        raise InputError(f"{path} differs from its sha256 in the manifest: run generate again.")
+
+
+@contextmanager
+def _explaining_missing_files(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}): run generate again.") from error

@@ -8,9 +8,9 @@ knows where its rows belong, and a file can be filled in whatever order its rows
 import numpy as np
 from numpy.typing import NDArray
 
-_NUM_ROUNDS = 4
+NUM_ROUNDS = 4
 # Multipliers of the 32-bit finalizer of MurmurHash3 (Appleby), and 2**32 divided by the golden ratio.
-_MIX_1, _MIX_2, _GOLDEN = np.uint32(0x85EBCA6B), np.uint32(0xC2B2AE35), np.uint32(0x9E3779B9)
+MIX_1, MIX_2, GOLDEN = np.uint32(0x85EBCA6B), np.uint32(0xC2B2AE35), np.uint32(0x9E3779B9)
 # Bounds what is worked on at a time, so that the intermediate arrays stay in the processor's cache.
 _ROWS_AT_A_TIME = 1 << 15
 
@@ -40,8 +40,8 @@ def _encrypt(cells: NDArray[np.uint32], num_bits: int, key: tuple[int, int]) -> 
     num_right_bits = num_bits // 2
     left_mask, right_mask = (np.uint32((1 << bits) - 1) for bits in (num_bits - num_right_bits, num_right_bits))
     left, right = cells >> np.uint32(num_right_bits), cells & right_mask
-    for round_index in range(_NUM_ROUNDS):
-        word = np.uint32((key[round_index % 2] + round_index * int(_MIX_1)) & 0xFFFFFFFF)
+    for round_index in range(NUM_ROUNDS):
+        word = np.uint32((key[round_index % 2] + round_index * int(MIX_1)) & 0xFFFFFFFF)
         if round_index % 2:
             right ^= _mix(left, word) & right_mask
         else:
@@ -51,9 +51,9 @@ def _encrypt(cells: NDArray[np.uint32], num_bits: int, key: tuple[int, int]) -> 
 
 def _mix(half: NDArray[np.uint32], word: np.uint32) -> NDArray[np.uint32]:
     """Returns 32 bits that look random in `half` and the round's word."""
-    mixed = half * _GOLDEN
+    mixed = half * GOLDEN
     mixed += word
-    for multiplier, shift in ((_MIX_1, 16), (_MIX_2, 13)):
+    for multiplier, shift in ((MIX_1, 16), (MIX_2, 13)):
         mixed ^= mixed >> np.uint32(shift)
         mixed *= multiplier
     mixed ^= mixed >> np.uint32(16)

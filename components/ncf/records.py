@@ -181,6 +181,31 @@ def read_examples(path: Path, crc32c: Crc32c | None = None) -> Iterator[dict[str
         yield decode_example(record)
 
 
+def record_places(path: Path) -> list[int]:
+    """Returns where each record of a TFRecord file begins, found without reading their content.
+
+    Raises:
+        InputError: The file ends inside a record.
+    """
+    size, place, places = path.stat().st_size, 0, []
+    with path.open("rb") as stream:
+        while place < size:
+            places.append(place)
+            stream.seek(place)
+            place += _HEADER_BYTES + int.from_bytes(stream.read(8), "little") + _FOOTER_BYTES
+    if place != size:
+        raise InputError(f"{path} ends inside a record: run the step that writes it again.")
+    return places
+
+
+def read_example_at(path: Path, place: int) -> dict[str, NDArray[np.int64]]:
+    """Reads the Example that begins at a place that `record_places` gave: name to int64 [n]."""
+    with path.open("rb") as stream:
+        stream.seek(place)
+        length = int.from_bytes(stream.read(_HEADER_BYTES)[:8], "little")
+        return decode_example(stream.read(length))
+
+
 def _header(tag: bytes, length: int) -> bytes:
     """Returns a length-delimited field up to its content."""
     codes = bytearray(tag)

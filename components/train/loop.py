@@ -2,175 +2,350 @@
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.ncf.counter_random import Stream, derive_key
 from components.ncf.errors import InputError
+from components.ncf.ranking import ScoreCandidates
+from components.train.asynchronous import AsynchronousWorkers
 from components.train.config import TrainConfig
-from components.train.epoch_order import shuffled_index
-from components.train.input_pipeline import TrainingData
-from components.train.model import NeuMF, neumf_logits
-from components.train.negative_sampler import build_seen_items, sample_train_negatives
+from components.train.input_pipeline import TrainingData, Window
+from components.train.model import Weights, neumf_logits
+from components.train.negative_sampler import SeenItems
+from components.train.phases import Phase
+from components.train.step import Batches, StepMath, Totals
+
+# Examples that are drawn at once: enough to keep all cores busy, little beside the data.
+_EXAMPLES_PER_CALL = 1 << 21
 
 
-@dataclass(frozen=True)
-class EpochResult:
-    """What one epoch did.
+@dataclass
+class EpochProgress:
+    """How far an epoch has come.
 
     Attributes:
-        loss: Mean over the examples, plus the regularization as it stands after each call of the compiled loop.
-        num_examples: Positives and negatives that were trained on; padding does not count.
-        duration_s: Seconds from the first call to the last result.
+        num_steps: Steps done.
+        num_examples: Positives and negatives, or ready examples, trained on; padding does not count.
+        summed_loss: Over those examples.
+        summed_penalty: The L2 terms as they stood after each call, times the steps of the call.
+        duration_s: Seconds in the compiled loop and its input.
     """
 
-    loss: float
-    num_examples: int
-    duration_s: float
+    num_steps: int = 0
+    num_examples: int = 0
+    summed_loss: float = 0.0
+    summed_penalty: float = 0.0
+    duration_s: float = 0.0
+
+    @property
+    def loss(self) -> float:
+        """Mean over the examples, plus the L2 terms."""
+        return self.summed_loss / self.num_examples + self.summed_penalty / self.num_steps
 
 
 class TrainingLoop:
     """Holds the variables and the compiled functions of one run."""
 
-    def __init__(self, config: TrainConfig, data: TrainingData, strategy: tf.distribute.Strategy) -> None:
-        """Puts the data on the device and creates the variables under the strategy.
+    def __init__(
+        self,
+        config: TrainConfig,
+        phase: Phase,
+        data: TrainingData,
+        strategy: tf.distribute.Strategy,
+        initial_weights: Weights | None = None,
+    ) -> None:
+        """Creates the variables under the strategy.
+
+        Args:
+            config: The parameters.
+            phase: The model, and how its gradients are applied.
+            data: What is trained on.
+            strategy: Where.
+            initial_weights: None for random ones.
 
         Raises:
             InputError: The global batch does not fit the replicas.
         """
-        self._config = config
-        self._strategy = strategy
-        self._num_replicas = strategy.num_replicas_in_sync
-        self._positives_per_replica = config.per_replica_positives(self._num_replicas)
-        self._num_positives = len(data.users)
+        self.architecture, self.data = phase.architecture, data
+        self._config, self._strategy = config, strategy
+        num_replicas: int = strategy.num_replicas_in_sync
+        self._group_size = 1 if data.seen is None else 1 + config.num_train_negatives
+        groups = config.groups_per_replica(num_replicas, self._group_size)
         _check_counters(data, config)
-        self.num_steps = math.ceil(self._num_positives / (self._positives_per_replica * self._num_replicas))
-        self._users, self._items = tf.constant(data.users), tf.constant(data.items)
-        self._seen = build_seen_items(data.users, data.items, data.num_users, data.num_items)
-        with strategy.scope():
-            self.model = NeuMF(data.num_users, data.num_items, config)
-            self.optimizer = keras.optimizers.Adam(config.learning_rate, config.beta1, config.beta2, config.epsilon)
-            self.optimizer.build(self.model.trainable_variables)
-        # One replica: XLA compiles the whole loop. Several: it compiles what a replica computes, and the
-        # all-reduce between them stays outside, where the collectives of every strategy work.
-        is_single = self._num_replicas == 1
-        self._replica_gradients = tf.function(self._compute_gradients, jit_compile=None if is_single else True)
-        self._run_steps = tf.function(self._steps, jit_compile=True if is_single else None)
-        self._score = tf.function(self.model.call, jit_compile=True)
-        self._regularization = tf.function(
-            lambda: self.model.regularization_loss([weight.value for weight in self.model.weights])
+        self._groups_per_step = groups * num_replicas
+        steps_at_once = max(1, _EXAMPLES_PER_CALL // self.examples_per_step)
+        longest = math.ceil(data.window_rows / self._groups_per_step)
+        self._steps_per_call = min(config.steps_per_loop, steps_at_once, longest)
+        self.math = StepMath(
+            architecture=phase.architecture,
+            config=config,
+            optimizer=phase.optimizer,
+            window_rows=data.window_rows,
+            num_replicas=num_replicas,
+            groups_per_replica=groups,
+            steps_per_call=self._steps_per_call,
+            decay=self._decay(phase),
         )
+        start = initial_weights or phase.architecture.initial_weights(config.seed, config.embedding_stddev)
+        names = [name for name, _ in phase.architecture.weight_shapes()]
+        with strategy.scope():
+            self._weights = [tf.Variable(value, name=name) for value, name in zip(start, names, strict=True)]
+            self._slots = [
+                tf.Variable(tf.zeros_like(value), trainable=False)
+                for value in start
+                for _ in range(phase.optimizer.slots_per_weight)
+            ]
+        self._seen = None if data.seen is None else _on_device(data.seen)
+        # One replica: XLA compiles the whole loop. Several: it compiles what a replica computes, and the all-reduce
+        # between them stays outside, where the collectives of every strategy work.
+        self._call: Callable[..., Totals]
+        if isinstance(strategy, tf.distribute.ParameterServerStrategy):
+            self._call = AsynchronousWorkers(strategy, self.math, self._weights, self._slots, self._seen).run
+        elif num_replicas == 1:
+            self._call = tf.function(self._run_on_one, jit_compile=True)
+        else:
+            self._call = tf.function(self._run_on_many)
+        self._draw = tf.function(self.math.batches, jit_compile=True)
+        self._pack = tf.function(self._packed_gradients, jit_compile=True)
+        self._apply = tf.function(self._apply_packed, jit_compile=True)
+        self._score = tf.function(self._logits, jit_compile=True)
+        self._penalty = tf.function(self.math.regularization_loss)
 
     @property
     def examples_per_step(self) -> int:
-        """Positives and negatives in a full step: the global batch size, rounded down to whole groups."""
-        return int(self._num_replicas * self._positives_per_replica * (1 + self._config.num_train_negatives))
+        """Examples in a full step: the global batch size, rounded down to whole groups."""
+        return self._groups_per_step * self._group_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that an epoch takes; the last of each window may be smaller."""
+        return sum(self._steps_of(window) for window in range(self.data.num_windows))
 
     def compile(self) -> None:
-        """Compiles the loop by running no step of it, so that no epoch's duration includes it."""
-        self._run_steps(self._epoch_keys(0), tf.constant(0), tf.constant(0))
+        """Compiles the loop by running one step and taking it back, so that no epoch's duration includes it."""
+        state = self.state()
+        window = next(iter(self.data.windows(0, [0])))
+        self._call(window, self._keys(0), *map(tf.constant, (0, 1, 0)))
+        self.load_state(state)
 
-    def run_epoch(self, epoch: int) -> EpochResult:
-        """Trains one pass over the positives, each with fresh negatives.
+    def check_agreement(self, value: int) -> None:
+        """Compares a number with the other workers'; it is the place of the run that a worker takes up.
+
+        Raises:
+            InputError: They differ.
+        """
+
+        if self._strategy.num_replicas_in_sync == 1:
+            return
+
+        def values() -> tf.Tensor:
+            return tf.constant([value, value * value], tf.int64)
+
+        @tf.function
+        def summed() -> tf.Tensor:
+            return self._strategy.reduce(tf.distribute.ReduceOp.SUM, self._strategy.run(values), axis=None)
+
+        total, squares = summed().numpy()
+        # By the inequality of Cauchy and Schwarz, both sides are equal only where all values are.
+        if total * total != squares * self._strategy.num_replicas_in_sync:
+            raise InputError(
+                f"This worker would go on at step {value} and others elsewhere: --checkpoint-dir must be a folder that "
+                "all workers share, as the checkpoints in it are written by the chief alone."
+            )
+
+    def run_epoch(
+        self,
+        epoch: int,
+        progress: EpochProgress | None = None,
+        after_call: Callable[[EpochProgress], None] | None = None,
+    ) -> EpochProgress:
+        """Trains one pass over the rows, or what is left of it.
 
         Args:
             epoch: From 0; it determines the order and the negatives.
+            progress: How far it had come, when it goes on where it was; None from its start.
+            after_call: Is told the progress after each call of the compiled loop.
 
         Raises:
             InputError: The loss is not finite.
         """
+        progress = progress or EpochProgress()
+        keys = self._keys(epoch)
+        order = self.data.window_order(self._config.seed, epoch)
+        num_skipped, first_step = self._locate(order, progress.num_steps)
+        order = order[num_skipped:]
         started = time.perf_counter()
-        summed_loss, regularization, step = 0.0, 0.0, 0
-        keys = self._epoch_keys(epoch)
-        while step < self.num_steps:
-            num_steps = min(self._config.steps_per_loop, self.num_steps - step)
-            loss = float(self._run_steps(keys, tf.constant(step), tf.constant(num_steps)))
-            penalty = float(self._regularization())
-            if not math.isfinite(loss + penalty):
-                raise InputError(
-                    f"The loss is {loss + penalty} in epoch {epoch + 1}, between steps {step + 1} and "
-                    f"{step + num_steps}: lower train.learning_rate (now {self._config.learning_rate})."
+        for number, window in zip(order, self.data.windows(epoch, order), strict=True):
+            while first_step < self._steps_of(number):
+                num_steps = min(self._steps_per_call, self._steps_of(number) - first_step)
+                done_before = epoch * self.steps_per_epoch + progress.num_steps
+                totals = self._call(window, keys, *map(tf.constant, (first_step, num_steps, done_before)))
+                loss, penalty = (
+                    float(totals.loss),
+                    float(self._penalty([tf.convert_to_tensor(weight) for weight in self._weights])),
                 )
-            summed_loss += loss
-            regularization += penalty * num_steps / self.num_steps
-            step += num_steps
-        num_examples = self._num_positives * (1 + self._config.num_train_negatives)
-        loss = summed_loss / num_examples + regularization
-        return EpochResult(loss, num_examples, time.perf_counter() - started)
+                self._check_finite(loss, penalty, int(totals.first_bad_step) - first_step, epoch, progress, num_steps)
+                first_row, last_row = (step * self._groups_per_step for step in (first_step, first_step + num_steps))
+                progress.num_examples += (min(last_row, self.data.rows_of(number)) - first_row) * self._group_size
+                progress.num_steps += num_steps
+                progress.summed_loss += loss
+                progress.summed_penalty += penalty * num_steps
+                first_step += num_steps
+                now = time.perf_counter()
+                progress.duration_s += now - started
+                if after_call is not None:
+                    after_call(progress)
+                started = time.perf_counter()
+            first_step = 0
+        return progress
 
-    def score_candidates(self, users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Returns float32 [num_users, num_candidates] for users [num_users] and their items."""
-        scores: NDArray[np.float32] = self._score(tf.constant(users), tf.constant(items)).numpy()
-        return scores
+    def scorer(self) -> ScoreCandidates:
+        """Returns a function that scores with the weights as they are now: see `ScoreCandidates` for its shapes."""
+        weights = [tf.convert_to_tensor(weight) for weight in self._weights]
 
-    def _epoch_keys(self, epoch: int) -> tf.Tensor:
-        """Returns uint32 [2, 2]: the keys of the epoch's order and of its negatives."""
+        def score(users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.float32]:
+            scores: NDArray[np.float32] = self._score(weights, tf.constant(users), tf.constant(items)).numpy()
+            return scores
+
+        return score
+
+    def weights(self) -> Weights:
+        """Returns copies of the weights, in the order of `Architecture.weight_shapes`."""
+        return [weight.numpy() for weight in self._weights]
+
+    def state(self) -> Weights:
+        """Returns copies of all that changes from step to step: the weights, then the optimizer's slots."""
+        return [variable.numpy() for variable in (*self._weights, *self._slots)]
+
+    def load_state(self, state: Sequence[NDArray[np.float32]]) -> None:
+        """Takes up what `state` returned."""
+        for variable, value in zip((*self._weights, *self._slots), state, strict=True):
+            variable.assign(value)
+
+    def _run_on_one(
+        self, window: Window, keys: tf.Tensor, first_step: tf.Tensor, num_steps: tf.Tensor, done_before: tf.Tensor
+    ) -> Totals:
+        batches = self.math.batches(self._seen, window, keys, first_step, tf.constant(0))
+
+        # Not `for step in tf.range(…)`: XLA takes the bounds of a range as constants and compiles once for each.
+        def body(
+            index: tf.Tensor, weights: list[tf.Tensor], slots: list[tf.Tensor], totals: Totals
+        ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor], Totals]:
+            loss, gradients = self.math.gradients(weights, batches.at(index))
+            weights, slots = self.math.update(weights, slots, gradients, done_before + index)
+            return index + 1, weights, slots, totals.with_step(first_step + index, loss)
+
+        weights, slots = ([tf.convert_to_tensor(v) for v in part] for part in (self._weights, self._slots))
+        nothing = Totals(tf.constant(0.0), tf.constant(-1))
+        start = (tf.constant(0), weights, slots, nothing)
+        totals: Totals
+        _, weights, slots, totals = tf.while_loop(lambda index, *_: index < num_steps, body, start)
+        for variable, value in zip((*self._weights, *self._slots), (*weights, *slots), strict=True):
+            variable.assign(value)
+        return totals
+
+    def _run_on_many(
+        self, window: Window, keys: tf.Tensor, first_step: tf.Tensor, num_steps: tf.Tensor, done_before: tf.Tensor
+    ) -> Totals:
+        """The same with one all-reduce a step. The state travels from step to step as tensors of each replica."""
+        strategy = self._strategy
+
+        def draw() -> Batches:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            batches: Batches = self._draw(self._seen, window, keys, first_step, replica)
+            return batches
+
+        def take_step(batches: Batches, state: list[tf.Tensor], index: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            packed = self._pack(state, batches.at(index))
+            summed = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, packed)
+            result: tuple[tf.Tensor, list[tf.Tensor]] = self._apply(state, summed, done_before + index)
+            return result
+
+        batches = strategy.run(draw)
+
+        def body(index: tf.Tensor, state: list[tf.Tensor], totals: Totals) -> tuple[tf.Tensor, list[tf.Tensor], Totals]:
+            losses, state = strategy.run(take_step, args=(batches, state, index))
+            loss = strategy.experimental_local_results(losses)[0]
+            return index + 1, state, totals.with_step(first_step + index, loss)
+
+        variables = (*self._weights, *self._slots)
+        state = strategy.run(lambda: [tf.identity(variable) for variable in variables])
+        nothing = Totals(tf.constant(0.0), tf.constant(-1))
+        start = (tf.constant(0), state, nothing)
+        totals: Totals
+        _, state, totals = tf.while_loop(lambda index, *_: index < num_steps, body, start)
+        for variable, value in zip(variables, state, strict=True):
+            variable.assign(strategy.experimental_local_results(value)[0])
+        return totals
+
+    def _packed_gradients(self, state: list[tf.Tensor], batch: Batches) -> tf.Tensor:
+        """Returns a replica's summed loss and gradients in one vector, so that a step has one collective."""
+        loss, gradients = self.math.gradients(state[: len(self._weights)], batch)
+        parts = [loss, *gradients]
+        return tf.concat([tf.reshape(tf.convert_to_tensor(part), [-1]) for part in parts], axis=0)
+
+    def _apply_packed(
+        self, state: list[tf.Tensor], packed: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        num_weights = len(self._weights)
+        weights, slots = state[:num_weights], state[num_weights:]
+        loss, *flat = tf.split(packed, [1, *(weight.shape.num_elements() for weight in weights)])
+        gradients = [tf.reshape(part, weight.shape) for part, weight in zip(flat, weights, strict=True)]
+        weights, slots = self.math.update(weights, slots, gradients, step)
+        return loss[0], [*weights, *slots]
+
+    def _logits(self, weights: list[tf.Tensor], users: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
+        return neumf_logits(self.architecture, weights, users, items)
+
+    def _keys(self, epoch: int) -> tf.Tensor:
         streams = (Stream.EPOCH_ORDER, Stream.TRAIN_NEGATIVES)
         return tf.constant([derive_key(self._config.seed, stream, epoch) for stream in streams], tf.uint32)
 
-    def _steps(self, keys: tf.Tensor, first_step: tf.Tensor, num_steps: tf.Tensor) -> tf.Tensor:
-        # Not `for step in tf.range(…)`: XLA takes the bounds of a range as constants and compiles once for each.
-        def body(step: tf.Tensor, total_loss: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            losses = self._strategy.run(self._step, args=(keys, step))
-            return step + 1, total_loss + self._strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
+    def _decay(self, phase: Phase) -> tuple[int, int] | None:
+        num_steps = phase.num_epochs * self.steps_per_epoch
+        return None if phase.decay_start == 1.0 else (round(phase.decay_start * num_steps), num_steps)
 
-        last_step = first_step + num_steps
-        _, total_loss = tf.while_loop(lambda step, _: step < last_step, body, (first_step, tf.constant(0.0)))
-        return total_loss
+    def _steps_of(self, window: int) -> int:
+        return math.ceil(self.data.rows_of(window) / self._groups_per_step)
 
-    def _step(self, keys: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        first_position = (step * self._num_replicas + replica) * self._positives_per_replica
-        weights = [tf.convert_to_tensor(weight.value) for weight in self.model.trainable_variables]
-        positives_per_step = self._num_replicas * self._positives_per_replica
-        # The last step of an epoch may hold fewer positives than the others.
-        num_positives = tf.minimum(positives_per_step, self._num_positives - step * positives_per_step)
-        summed_loss, gradients = self._replica_gradients(weights, keys, first_position, num_positives)
-        # Sums the gradients of the replicas, then applies them.
-        self.optimizer.apply(gradients, self.model.trainable_variables)
-        return summed_loss
+    def _locate(self, order: list[int], num_steps: int) -> tuple[int, int]:
+        """Finds the window, by its place in the order, and the step in it that come after `num_steps`."""
+        for place, window in enumerate(order):
+            if num_steps < self._steps_of(window):
+                return place, num_steps
+            num_steps -= self._steps_of(window)
+        return len(order), 0
 
-    def _compute_gradients(
-        self, weights: list[tf.Tensor], keys: tf.Tensor, first_position: tf.Tensor, num_positives: tf.Tensor
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Returns a replica's summed loss and its share of the gradient of the global batch's mean loss."""
-        users, items, labels, is_valid = self._sample_batch(keys, first_position)
-        with tf.GradientTape() as tape:
-            tape.watch(weights)
-            logits = neumf_logits(weights, self._config.num_factors, users, items)
-            per_example_loss = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits) * is_valid[:, None]
-            summed_loss = tf.reduce_sum(per_example_loss)
-            # Scaled once, by the examples of the global batch without its padding: replicas add their shares up.
-            loss = summed_loss / tf.cast(num_positives * items.shape[1], tf.float32)
-        gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, weights)]
-        # The gradient of the L2 terms is a product that fuses with the update; their value, a sum over the tables,
-        # would double the time of a small step, so that `run_epoch` adds it once a call.
-        return summed_loss, self.model.add_regularization_gradients(gradients, weights, 1.0 / self._num_replicas)
+    def _check_finite(
+        self, loss: float, penalty: float, bad_index: int, epoch: int, progress: EpochProgress, num_steps: int
+    ) -> None:
+        if math.isfinite(loss + penalty):
+            return
+        first = progress.num_steps + 1
+        place = (
+            f"at step {first + bad_index}" if bad_index >= 0 else f"between steps {first} and {first + num_steps - 1}"
+        )
+        raise InputError(
+            f"The loss is {loss + penalty} in epoch {epoch + 1} {place}: lower train.learning_rate (now "
+            f"{self._config.learning_rate})."
+        )
 
-    def _sample_batch(
-        self, keys: tf.Tensor, first_position: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-        config = self._config
-        positions = first_position + tf.range(self._positives_per_replica)
-        is_valid = tf.cast(positions < self._num_positives, tf.float32)
-        # Positions past the end of the epoch repeat its last row with weight 0.
-        rows = shuffled_index(tf.minimum(positions, self._num_positives - 1), self._num_positives, keys[0])
-        users, positive_items = tf.gather(self._users, rows), tf.gather(self._items, rows)
-        negatives = sample_train_negatives(self._seen, keys[1], users, positive_items, config.num_train_negatives)
-        items = tf.concat([positive_items[:, None], negatives], axis=1)
-        labels = tf.concat([tf.ones_like(positive_items)[:, None], tf.zeros_like(negatives)], axis=1)
-        return users, items, tf.cast(labels, tf.float32), is_valid
+
+def _on_device(seen: SeenItems) -> SeenItems:
+    gaps, row_starts, row_lengths = (tf.constant(array) for array in seen[:3])
+    return seen._replace(gaps=gaps, row_starts=row_starts, row_lengths=row_lengths)
 
 
 def _check_counters(data: TrainingData, config: TrainConfig) -> None:
-    """The device counts in 32 bits: positions in the epoch, with its padding, and draws per item."""
+    """The device counts in 32 bits: positives in the table of seen items, and draws per item."""
     limit = 2**31
-    if len(data.users) + config.global_batch_size >= limit or data.num_items * config.num_train_negatives >= limit:
+    if len(data.rows) + config.global_batch_size >= limit or data.num_items * config.num_train_negatives >= limit:
         raise InputError(
-            f"{len(data.users)} positives with train.global_batch_size {config.global_batch_size}, or {data.num_items} "
+            f"{len(data.rows)} rows with train.global_batch_size {config.global_batch_size}, or {data.num_items} "
             f"items with train.num_train_negatives {config.num_train_negatives}, exceed 2**31: lower the parameter."
         )

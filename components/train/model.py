@@ -1,128 +1,238 @@
 """NeuMF (He et al., "Neural collaborative filtering", WWW 2017): matrix factorization beside a perceptron."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
-
-from components.train.config import TrainConfig
+from numpy.typing import NDArray
 
 # He et al. (2017), section 4.1: embeddings start from a Gaussian of standard deviation 0.01.
 EMBEDDING_STDDEV = 0.01
 
+Weights = list[NDArray[np.float32]]
 
-def neumf_logits(weights: Sequence[tf.Tensor], num_factors: int, users: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
+
+@dataclass(frozen=True)
+class Architecture:
+    """The shape of a model.
+
+    Each side has one table, of width num_factors + mlp_layers[0] / 2, sliced between the towers.
+
+    Attributes:
+        num_users, num_items: Rows of the tables.
+        num_factors: Width of the generalized matrix factorization tower; 0 leaves it out.
+        mlp_layers: Widths of the perceptron, its input first; empty leaves it out.
+        has_output_layer: Whether the towers' outputs are weighed and added up by a last layer; without one, the model
+            is plain matrix factorization, whose score is the product of a user's and an item's row.
+    """
+
+    num_users: int
+    num_items: int
+    num_factors: int
+    mlp_layers: tuple[int, ...]
+    has_output_layer: bool = True
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of the embedding tables, which come first among the weights."""
+        towers = [name for name, width in (("gmf", self.num_factors), ("mlp", len(self.mlp_layers))) if width]
+        return tuple(f"{tower}_{side}_embedding" for tower in towers for side in ("user", "item"))
+
+    def weight_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Yields name and shape: the tables, kernel and bias of each hidden layer, kernel and bias of the output."""
+        for name in self.tables:
+            width = self.num_factors if name.startswith("gmf") else self.mlp_layers[0] // 2
+            yield name, (self.num_users if "user" in name else self.num_items, width)
+        for index, (fan_in, fan_out) in enumerate(itertools.pairwise(self.mlp_layers), start=1):
+            yield f"mlp_{index}_kernel", (fan_in, fan_out)
+            yield f"mlp_{index}_bias", (fan_out,)
+        if not self.has_output_layer:
+            return
+        yield "output_kernel", (self.num_factors + (self.mlp_layers[-1] if self.mlp_layers else 0), 1)
+        yield "output_bias", (1,)
+
+    def initial_weights(self, seed: int, embedding_stddev: float = EMBEDDING_STDDEV) -> list[tf.Tensor]:
+        """Returns float32 tensors in the order of `weight_shapes`, the same for the same seed."""
+        kinds: dict[str, Callable[[int], Any]] = {
+            "embedding": lambda s: keras.initializers.RandomNormal(stddev=embedding_stddev, seed=s),
+            "output_kernel": lambda s: keras.initializers.LecunUniform(seed=s),
+            "kernel": lambda s: keras.initializers.GlorotUniform(seed=s),
+            "bias": lambda _: keras.initializers.Zeros(),
+        }
+        weights = []
+        for offset, (name, shape) in enumerate(self.weight_shapes()):
+            initializer = next(make for ending, make in kinds.items() if name.endswith(ending))(seed + offset)
+            weights.append(tf.convert_to_tensor(initializer(shape, "float32")))
+        return weights
+
+    def l2_factors(self, tables: float, mlp: Sequence[float]) -> list[float]:
+        """Returns one L2 factor a weight; the biases and the output layer have none.
+
+        Args:
+            tables: That of both tables.
+            mlp: Those of the hidden layers' kernels.
+        """
+        return [
+            *[tables for _ in self.tables],
+            *itertools.chain.from_iterable((factor, 0.0) for factor in mlp),
+            *[0.0 for _ in range(2 * self.has_output_layer)],
+        ]
+
+
+def neumf_logits(
+    architecture: Architecture,
+    weights: Sequence[tf.Tensor],
+    users: tf.Tensor,
+    items: tf.Tensor,
+    precision: str = "float32",
+) -> tf.Tensor:
     """Scores groups of items, each group for one user.
 
-    A user's embedding and its half of the first layer are computed once for the whole group.
+    What a group shares is computed once: a user's embedding and its half of the first layer. Where there are more
+    pairs than items, the items' half of it is computed once for each item of the catalogue instead of once a pair.
 
     Args:
-        weights: Both tables, then kernel and bias of each MLP layer and of the output, as `NeuMF` creates them.
-        num_factors: Width of the factorization tower; the rest of a table row is the perceptron's input.
+        architecture: The shape of the model.
+        weights: In the order of `Architecture.weight_shapes`.
         users: integer [num_groups].
         items: integer [num_groups, group_size].
+        precision: Of the matrix products' inputs, "float32" or, where XLA compiles, "bfloat16"; sums are float32 in
+            any case.
 
     Returns:
         float32 [num_groups, group_size], the logits of an interaction.
     """
-    user_table, item_table, *dense = weights
-    user_rows, item_rows = tf.gather(user_table, users), tf.gather(item_table, items)
-    factorized = user_rows[:, None, :num_factors] * item_rows[..., :num_factors]
-    user_input, item_input = user_rows[:, num_factors:], item_rows[..., num_factors:]
-    *hidden_layers, output_kernel, output_bias = dense
-    if hidden_layers:
-        kernel, bias = hidden_layers[:2]
-        half = user_input.shape[-1]
-        user_part = tf.matmul(user_input, kernel[:half]) + bias
-        hidden = tf.nn.relu(user_part[:, None] + tf.tensordot(item_input, kernel[half:], 1))
-        for kernel, bias in zip(hidden_layers[2::2], hidden_layers[3::2], strict=True):
-            hidden = tf.nn.relu(tf.tensordot(hidden, kernel, 1) + bias)
+    tables, dense = weights[: len(architecture.tables)], weights[len(architecture.tables) :]
+    if not architecture.has_output_layer:
+        user_rows, item_rows = tf.gather(tables[0], users), tf.gather(tables[1], items)
+        return tf.reduce_sum(item_rows * user_rows[:, None], axis=-1)
+    output_kernel, output_bias = dense[-2:]
+    num_factors = architecture.num_factors
+    shape = tf.shape(items) if None in items.shape else items.shape
+    logits = tf.broadcast_to(output_bias, shape)
+    if num_factors:
+        user_factors = tf.gather(tables[0], users) * output_kernel[:num_factors, 0]
+        logits += tf.reduce_sum(tf.gather(tables[1], items) * user_factors[:, None], axis=-1)
+    if architecture.mlp_layers:
+        hidden = _perceptron(architecture, tables[-2:], dense[:-2], users, items, precision)
+        logits += tf.reshape(tf.matmul(hidden, output_kernel[num_factors:]), shape)
+    return logits
+
+
+def _perceptron(
+    architecture: Architecture,
+    tables: Sequence[tf.Tensor],
+    dense: Sequence[tf.Tensor],
+    users: tf.Tensor,
+    items: tf.Tensor,
+    precision: str,
+) -> tf.Tensor:
+    """Returns the last hidden layer, float32 [num_groups * group_size, width]."""
+    user_table, item_table = tables
+    user_rows, flat_items = tf.gather(user_table, users), tf.reshape(items, [-1])
+    group_size = tf.shape(items)[1] if items.shape[1] is None else items.shape[1]
+    if not dense:
+        return tf.concat([tf.repeat(user_rows, group_size, axis=0), tf.gather(item_table, flat_items)], axis=1)
+    kernel, bias = dense[:2]
+    half, width = architecture.mlp_layers[0] // 2, architecture.mlp_layers[1]
+    user_part = _matmul(user_rows, kernel[:half], precision) + bias
+    if flat_items.shape[0] is not None and flat_items.shape[0] > architecture.num_items:
+        item_part = tf.gather(_matmul(item_table, kernel[half:], precision), flat_items)
     else:
-        hidden = tf.concat([tf.broadcast_to(user_input[:, None], tf.shape(item_input)), item_input], axis=-1)
-    return tf.tensordot(tf.concat([factorized, hidden], axis=-1), output_kernel, 1)[..., 0] + output_bias
+        item_part = _matmul(tf.gather(item_table, flat_items), kernel[half:], precision)
+    hidden = tf.nn.relu(user_part[:, None] + tf.reshape(item_part, [-1, group_size, width]))
+    hidden = tf.reshape(hidden, [-1, width])
+    for kernel, bias in zip(dense[2::2], dense[3::2], strict=True):
+        hidden = tf.nn.relu(_matmul(hidden, kernel, precision) + bias)
+    return hidden
 
 
-class NeuMF(keras.Model):
-    """One embedding table a side, of width num_factors + mlp_layers[0] / 2, sliced between the towers."""
+def _matmul(a: tf.Tensor, b: tf.Tensor, precision: str) -> tf.Tensor:
+    """Returns a @ b in float32, from inputs that are rounded to `precision` first; its gradients likewise."""
+    return tf.matmul(a, b) if precision == "float32" else _bfloat16_matmul(a, b)
 
-    def __init__(self, num_users: int, num_items: int, config: TrainConfig) -> None:
-        """Creates the variables.
 
-        Args:
-            num_users: Rows of the user table.
-            num_items: Rows of the item table.
-            config: Widths, regularization and the seed of the initial values.
-        """
-        super().__init__(name="neumf")
-        self.num_factors = config.num_factors
-        self._mf_regularization = config.mf_regularization
-        self._mlp_regularization = config.mlp_regularization[1:]
-        seeds = iter(range(config.seed, config.seed + 2 + len(config.mlp_layers)))
-        width = config.num_factors + config.mlp_layers[0] // 2
-        for name, rows in (("user_embedding", num_users), ("item_embedding", num_items)):
-            initializer = keras.initializers.RandomNormal(stddev=EMBEDDING_STDDEV, seed=next(seeds))
-            self.add_weight(name=name, shape=(rows, width), initializer=initializer)
-        layers = [*config.mlp_layers, 1]
-        for index, (fan_in, fan_out) in enumerate(itertools.pairwise(layers)):
-            is_output = index == len(layers) - 2
-            name = "output" if is_output else f"mlp_{index + 1}"
-            initializer_type = keras.initializers.LecunUniform if is_output else keras.initializers.GlorotUniform
-            fan_in += config.num_factors if is_output else 0
-            self.add_weight(
-                name=f"{name}_kernel", shape=(fan_in, fan_out), initializer=initializer_type(seed=next(seeds))
-            )
-            self.add_weight(name=f"{name}_bias", shape=(fan_out,), initializer="zeros")
-        self.built = True
+@tf.custom_gradient
+def _bfloat16_matmul(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    # The products ask for float32 out of bfloat16 inputs, which a processor with bfloat16 instructions multiplies twice
+    # as fast as float32; with a bfloat16 output it is slower (measured).
+    a, b = tf.cast(a, tf.bfloat16), tf.cast(b, tf.bfloat16)
 
-    def call(self, users: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
-        """Scores `items` [num_groups, group_size] for `users` [num_groups]; see `neumf_logits`."""
-        return neumf_logits([weight.value for weight in self.weights], self.num_factors, users, items)
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        upstream = tf.cast(upstream, tf.bfloat16)
+        return (
+            tf.matmul(upstream, b, transpose_b=True, output_type=tf.float32),
+            tf.matmul(a, upstream, transpose_a=True, output_type=tf.float32),
+        )
 
-    def regularization_loss(self, weights: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Returns the L2 terms, float32 []: factor times the sum of squares, as keras.regularizers.L2 defines it."""
-        terms = [
-            factor * tf.reduce_sum(tf.square(weight))
-            for factor, weight in zip(self._l2_factors(), weights, strict=True)
-            if factor
-        ]
-        return tf.add_n(terms) if terms else tf.constant(0.0)
-
-    def add_regularization_gradients(
-        self, gradients: Sequence[tf.Tensor], weights: Sequence[tf.Tensor], share: float
-    ) -> list[tf.Tensor]:
-        """Adds `share` of the gradient of `regularization_loss`, 2 * factor * weight, to the gradients."""
-        return [
-            gradient + (2.0 * share * factor) * weight if factor else gradient
-            for factor, gradient, weight in zip(self._l2_factors(), gradients, weights, strict=True)
-        ]
-
-    def _l2_factors(self) -> list[float]:
-        """One factor a weight; the biases and the output layer have none."""
-        hidden = [value for factor in self._mlp_regularization for value in (factor, 0.0)]
-        return [self._mf_regularization, self._mf_regularization, *hidden, 0.0, 0.0]
+    return tf.matmul(a, b, output_type=tf.float32), gradient
 
 
 class ServingModel(tf.Module):
     """What the SavedModel holds: the weights and two functions over dense indices."""
 
-    def __init__(self, model: NeuMF) -> None:
-        """Shares the variables of `model`."""
+    def __init__(self, architecture: Architecture, weights: Sequence[NDArray[np.float32]]) -> None:
+        """Makes variables of its own."""
         super().__init__(name="neumf")
-        self._variables = [weight.value for weight in model.weights]
-        self._num_factors = model.num_factors
+        self._architecture = architecture
+        names = [name for name, _ in architecture.weight_shapes()]
+        self._variables = [tf.Variable(value, name=name) for name, value in zip(names, weights, strict=True)]
 
     @tf.function(
         input_signature=[tf.TensorSpec([None], tf.int64, "user_id"), tf.TensorSpec([None], tf.int64, "item_id")]
     )
     def score(self, user_id: tf.Tensor, item_id: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns `scores`, float32 [n]: the logit of each (user, item) pair."""
-        logits = neumf_logits(self._variables, self._num_factors, user_id, item_id[:, None])
-        return {"scores": logits[:, 0]}
+        return {"scores": neumf_logits(self._architecture, self._variables, user_id, item_id[:, None])[:, 0]}
 
     @tf.function(
         input_signature=[tf.TensorSpec([None], tf.int64, "users"), tf.TensorSpec([None, None], tf.int64, "items")]
     )
     def score_candidates(self, users: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
         """Returns float32 [num_users, num_candidates]: the logits of each user's own candidates."""
-        return neumf_logits(self._variables, self._num_factors, users, items)
+        return neumf_logits(self._architecture, self._variables, users, items)
+
+
+def build_keras_model(architecture: Architecture, weights: Sequence[NDArray[np.float32]]) -> keras.Model:
+    """Returns the same model out of Keras' own layers: it loads and trains without this project.
+
+    Inputs are `user_id` and `item_id`, integer [batch, 1]; the output is the logit, float32 [batch, 1].
+
+    Args:
+        architecture: The shape of the model.
+        weights: In the order of `Architecture.weight_shapes`.
+    """
+    named = dict(zip((name for name, _ in architecture.weight_shapes()), weights, strict=True))
+    inputs = [keras.Input((1,), dtype="int32", name=name) for name in ("user_id", "item_id")]
+
+    def layer_with(layer: keras.layers.Layer, values: list[NDArray[np.float32]], inputs: Any) -> keras.KerasTensor:
+        output = layer(inputs)
+        layer.set_weights(values)
+        return output
+
+    def look_up(tower: str) -> list[keras.KerasTensor]:
+        rows = []
+        for side, ids in zip(("user", "item"), inputs, strict=True):
+            table = named[f"{tower}_{side}_embedding"]
+            layer = keras.layers.Embedding(*table.shape, name=f"{tower}_{side}_embedding")
+            rows.append(keras.layers.Flatten()(layer_with(layer, [table], ids)))
+        return rows
+
+    if not architecture.has_output_layer:
+        return keras.Model(inputs, keras.layers.Dot(axes=1, name="logit")(look_up("gmf")), name="neumf")
+    towers = []
+    if architecture.num_factors:
+        towers.append(keras.layers.Multiply(name="gmf")(look_up("gmf")))
+    if architecture.mlp_layers:
+        hidden = keras.layers.Concatenate(name="mlp_input")(look_up("mlp"))
+        for index, width in enumerate(architecture.mlp_layers[1:], start=1):
+            layer = keras.layers.Dense(width, activation="relu", name=f"mlp_{index}")
+            hidden = layer_with(layer, [named[f"mlp_{index}_kernel"], named[f"mlp_{index}_bias"]], hidden)
+        towers.append(hidden)
+    fused = keras.layers.Concatenate(name="neumf")(towers) if len(towers) > 1 else towers[0]
+    logit = layer_with(keras.layers.Dense(1, name="logit"), list(weights[-2:]), fused)
+    return keras.Model(inputs, logit, name="neumf")

@@ -4,31 +4,46 @@ import errno
 import json
 import logging
 import os
+import platform
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from components.ncf.errors import InputError
-from components.ncf.manifest import Manifest, check_output_path, read_manifest, write_manifest, writing_artifact
-from components.ncf.metrics import hit_rate_at_k, ndcg_at_k
-from components.ncf.ranking import rank_held_out_items
-from components.train.checkpoints import Checkpoints, Progress
+from components.ncf.manifest import (
+    Manifest,
+    check_output_path,
+    explain_os_error,
+    read_manifest,
+    write_manifest,
+    writing_artifact,
+)
+from components.train.checkpoints import Checkpoints
 from components.train.config import TrainConfig
-from components.train.input_pipeline import TrainingData, load_training_data
+from components.train.epochs import Epochs, Outcome, StopRequested
+from components.train.input_pipeline import load_training_data
 from components.train.loop import TrainingLoop
-from components.train.model import ServingModel
-from components.train.strategy import build_strategy
+from components.train.model import ServingModel, build_keras_model
+from components.train.phases import plan_phases
+from components.train.recovery import restarting_when_the_cluster_is_lost
+from components.train.reporting import Reporter
+from components.train.strategy import Placement, Server, place, read_cluster
 
 _LOG = logging.getLogger(__name__)
-SELECTION_CUTOFF = 10
-# May change between a run and its continuation: they do not alter what an epoch computes.
-_NOT_IDENTITY = ("num_epochs", "early_stopping_patience", "steps_per_loop", "max_checkpoints")
+# May change between a run and its continuation: they do not alter what a step computes. The examples of a step, which
+# the replicas may alter, are held against each other instead of the strategy.
+_NOT_IDENTITY = (
+    "strategy", "num_epochs", "early_stopping_patience", "device_data_limit_mb", "steps_per_loop",
+    "checkpoint_every_steps", "max_checkpoints", "profile",
+)  # fmt: skip
 
 
 def train(config: TrainConfig, examples: Path, output: Path, checkpoint_dir: Path | None) -> None:
@@ -37,45 +52,108 @@ def train(config: TrainConfig, examples: Path, output: Path, checkpoint_dir: Pat
     Args:
         config: The parameters.
         examples: An `examples` folder.
-        output: The `model` folder to write: saved_model/, training.json, tensorboard/, manifest.json.
-        checkpoint_dir: Where the epochs are saved and a killed run is taken up. None: beside `output`, and removed
-            when the model is written.
+        output: The `model` folder to write: saved_model/, neumf.keras, training.json, tensorboard/, manifest.json.
+        checkpoint_dir: Where the run is saved and a killed one is taken up. None: beside `output`, and removed when the
+            model is written.
 
     Raises:
-        InputError: Parameters, data and devices do not fit together, or the loss became non-finite.
+        InputError: Parameters, data and devices do not fit together, the loss became non-finite, or a file could not be
+            written.
+        SystemExit: The process was told to end by SIGTERM, and the run is saved.
     """
     started = time.perf_counter()
     check_output_path(output)
     manifest = read_manifest(examples, "examples")
-    checkpoints_folder = checkpoint_dir or output.parent / f"{output.name}-checkpoints"
-    with writing_artifact(output) as partial, _explaining_full_disks(output, checkpoints_folder):
-        data = load_training_data(examples, manifest, config.model_selection)
-        loop = TrainingLoop(config, data, build_strategy(config.strategy))
-        identity = {key: value for key, value in config.as_dict().items() if key not in _NOT_IDENTITY}
-        identity["examples_digest"] = manifest["digest"]
-        checkpoints = Checkpoints(checkpoints_folder, loop, identity, config.max_checkpoints)
-        loop.compile()
-        _LOG.info("compiled after %.1f s; %d steps an epoch", time.perf_counter() - started, loop.num_steps)
-        progress = _run_epochs(config, data, loop, checkpoints, partial / "tensorboard")
-        checkpoints.load_best()
-        serving = ServingModel(loop.model)
-        tf.saved_model.save(serving, str(partial / "saved_model"), signatures={"score": serving.score})
-        training = {
-            "parameters": config.as_dict(),
-            "model_selection": config.model_selection,
-            "selection_protocol": data.selection_protocol,
-            **progress,
-            "num_positives": len(data.users),
-            "num_steps_per_epoch": loop.num_steps,
-            "examples_per_step": loop.examples_per_step,
-            "examples_digest": manifest["digest"],
-            "duration_s": time.perf_counter() - started,
-            "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
-        }
-        (partial / "training.json").write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
-        write_manifest(partial, "model", _describe(training, manifest))
+    folder = checkpoint_dir or output.parent / f"{output.name}-checkpoints"
+    with restarting_when_the_cluster_is_lost(read_cluster(os.environ)), StopRequested().listening() as stop:
+        placement = place(config.strategy, os.environ)
+        if isinstance(placement, Server):
+            placement.wait_for_the_chief_to_end()
+            return
+        run = _Run(config, examples, manifest, placement, folder)
+        if not placement.is_chief:
+            run.fit(None, stop, started)
+            return
+        with writing_artifact(output) as partial, _explaining_full_disks(output, folder):
+            outcomes, loop = run.fit(partial / "tensorboard", stop, started)
+            _export(partial, loop, outcomes[-1])
+            training = run.describe(outcomes, loop) | {"duration_s": time.perf_counter() - started}
+            (partial / "training.json").write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
+            write_manifest(partial, "model", _describe(training, manifest))
     if checkpoint_dir is None:
-        shutil.rmtree(checkpoints_folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One run of the step: what it trains on, where, and where it is saved."""
+
+    config: TrainConfig
+    examples: Path
+    manifest: Manifest
+    placement: Placement
+    checkpoints_folder: Path
+
+    def fit(self, logs: Path | None, stop: StopRequested, started: float) -> tuple[list[Outcome], TrainingLoop]:
+        """Trains every phase; returns what they came to and the last one's loop."""
+        data = load_training_data(self.examples, self.manifest, self.config)
+        outcomes: list[Outcome] = []
+        for phase in plan_phases(self.config, data.num_users, data.num_items):
+            start = phase.initial_weights([outcome.weights for outcome in outcomes])
+            loop = TrainingLoop(self.config, phase, data, self.placement.strategy, start)
+            loop.compile()
+            _LOG.info(
+                "%s compiled after %.1f s; %d steps an epoch",
+                phase.name, time.perf_counter() - started, loop.steps_per_epoch,
+            )  # fmt: skip
+            reporter = Reporter(logs / phase.name if logs else None, phase.num_epochs, self.config.profile)
+            epochs = Epochs(self.config, data, loop, self._checkpoints(phase.name, loop), reporter, stop)
+            try:
+                outcomes.append(epochs.run(phase.num_epochs))
+            finally:
+                reporter.close()
+        return outcomes, loop
+
+    def describe(self, outcomes: list[Outcome], loop: TrainingLoop) -> dict[str, Any]:
+        """Returns all that is needed to repeat the run, and how it went."""
+        return {
+            "parameters": self.config.as_dict(),
+            "model_selection": self.config.model_selection,
+            "selection_protocol": loop.data.selection_protocol,
+            "best_epoch": outcomes[-1].best_epoch,
+            "history": outcomes[-1].history,
+            "pretraining": [earlier.history for earlier in outcomes[:-1]],
+            "num_positives": len(loop.data.rows),
+            "num_steps_per_epoch": loop.steps_per_epoch,
+            "examples_per_step": loop.examples_per_step,
+            "strategy": self.placement.name,
+            "num_replicas": self.placement.strategy.num_replicas_in_sync,
+            "devices": [device.name for device in tf.config.list_logical_devices()],
+            "examples_digest": self.manifest["digest"],
+            "versions": {
+                "python": platform.python_version(),
+                "tensorflow": tf.__version__,
+                "keras": keras.__version__,
+                "numpy": np.__version__,
+            },
+        }
+
+    def _checkpoints(self, phase: str, loop: TrainingLoop) -> Checkpoints:
+        identity = {key: value for key, value in self.config.as_dict().items() if key not in _NOT_IDENTITY}
+        if self.config.learning_rate_decay_start < 1.0:
+            identity["num_epochs"] = self.config.num_epochs
+        identity |= {"examples_digest": self.manifest["digest"], "examples_per_step": loop.examples_per_step}
+        folder = self.checkpoints_folder / phase
+        return Checkpoints(folder, identity, self.config.max_checkpoints, self.placement.is_chief)
+
+
+def _export(folder: Path, loop: TrainingLoop, outcome: Outcome) -> None:
+    for (name, _), weight in zip(loop.architecture.weight_shapes(), outcome.weights, strict=True):
+        if not np.isfinite(weight).all():
+            raise InputError(f"The best epoch has weights that are not finite ({name}): lower train.learning_rate.")
+    serving = ServingModel(loop.architecture, outcome.weights)
+    tf.saved_model.save(serving, str(folder / "saved_model"), signatures={"score": serving.score})
+    build_keras_model(loop.architecture, outcome.weights).save(folder / "neumf.keras")
 
 
 @contextmanager
@@ -90,60 +168,10 @@ def _explaining_full_disks(output: Path, checkpoints_folder: Path) -> Iterator[N
             f"No space is left on the disk that holds {output} or {checkpoints_folder}: free some space or choose "
             "another --output and --checkpoint-dir."
         ) from error
+    except OSError as error:
+        raise InputError(explain_os_error(error, checkpoints_folder)) from error
 
 
 def _describe(training: Mapping[str, Any], manifest: Manifest) -> Manifest:
     names = ("parameters", "model_selection", "selection_protocol", "best_epoch", "examples_digest", "versions")
     return {name: training[name] for name in names} | {name: manifest[name] for name in ("num_users", "num_items")}
-
-
-def _run_epochs(
-    config: TrainConfig, data: TrainingData, loop: TrainingLoop, checkpoints: Checkpoints, logs: Path
-) -> Progress:
-    progress = checkpoints.restore() or {"history": [], "best_epoch": 0}
-    history = progress["history"]
-    with tf.summary.create_file_writer(str(logs)).as_default():
-        for entry in history:
-            _write_scalars(entry)
-        while len(history) < config.num_epochs and not _is_stale(progress, config.early_stopping_patience):
-            entry = _run_epoch(len(history), data, loop)
-            history.append(entry)
-            is_best = progress["best_epoch"] == 0 or _quality(entry) > _quality(history[progress["best_epoch"] - 1])
-            if is_best:
-                progress["best_epoch"] = entry["epoch"]
-            checkpoints.save(progress, is_best)
-            _write_scalars(entry)
-            _LOG.info(
-                "epoch %d/%d: loss %.4f, HR@10 %.4f, NDCG@10 %.4f on %s, %.2f M examples/s%s",
-                entry["epoch"], config.num_epochs, entry["loss"], entry["hr@10"], entry["ndcg@10"],
-                data.selection_protocol, entry["examples_per_s"] / 1e6, " (best so far)" if is_best else "",
-            )  # fmt: skip
-    return progress
-
-
-def _run_epoch(epoch: int, data: TrainingData, loop: TrainingLoop) -> dict[str, Any]:
-    result = loop.run_epoch(epoch)
-    started = time.perf_counter()
-    ranks = rank_held_out_items(loop.score_candidates, data.selection)
-    return {
-        "epoch": epoch + 1,
-        "loss": result.loss,
-        "hr@10": hit_rate_at_k(ranks, SELECTION_CUTOFF),
-        "ndcg@10": ndcg_at_k(ranks, SELECTION_CUTOFF),
-        "duration_s": result.duration_s,
-        "evaluation_duration_s": time.perf_counter() - started,
-        "examples_per_s": result.num_examples / result.duration_s,
-    }
-
-
-def _quality(entry: Mapping[str, Any]) -> tuple[float, float]:
-    return entry["hr@10"], entry["ndcg@10"]
-
-
-def _is_stale(progress: Progress, patience: int) -> bool:
-    return bool(0 < patience <= len(progress["history"]) - progress["best_epoch"])
-
-
-def _write_scalars(entry: Mapping[str, Any]) -> None:
-    for name in ("loss", "hr@10", "ndcg@10", "examples_per_s"):
-        tf.summary.scalar(name, entry[name], step=entry["epoch"])

@@ -70,7 +70,7 @@ def test_ranks_and_baseline_agree_with_counting_by_hand(examples: Path, tmp_path
     evaluate(CONFIG, examples, model, tmp_path / "evaluation")
     per_user = pq.read_table(tmp_path / "evaluation/per_user.parquet").to_pydict()
     manifest = read_manifest(examples, "examples")
-    popularity = np.bincount(read_positives(examples, manifest)[1], minlength=shape_of(examples)[1])
+    popularity = np.bincount(read_positives(examples, manifest)["item_id"], minlength=shape_of(examples)[1])
     candidates = read_candidates(examples, manifest, "loo-99")
     for user in range(0, shape_of(examples)[0], 7):
         positive = candidates.positives[user]
@@ -99,7 +99,7 @@ def test_recommendations_leave_out_what_the_user_has_had(examples: Path, tmp_pat
     """A model that likes best what each user already had recommends none of it."""
     manifest = read_manifest(examples, "examples")
     scores = np.zeros(shape_of(examples))
-    users, items = read_positives(examples, manifest)
+    users, items = read_positives(examples, manifest).values()
     scores[users, items] = 1.0
     evaluate(CONFIG, examples, write_model(tmp_path / "model", examples, scores), tmp_path / "evaluation")
     # Every unseen item ties, and ties keep the order of the catalogue: the first unseen items are recommended.

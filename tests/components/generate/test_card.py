@@ -316,7 +316,7 @@ def test_card_of_a_real_run_agrees_with_its_records(examples):
         reasons = count_reasons(stream, 10)
     assert reasons == {}
     content = card_content(*manifests, *counts, reasons)
-    users, items = read_positives(examples, manifests[0])
+    users, items = read_positives(examples, manifests[0]).values()
     by_item = sorted(Counter(items.tolist()).values(), reverse=True)
     assert content.popularity.quantiles.maximum == by_item[0]
     assert content.popularity.counts_by_rank[-1] == (len(by_item), by_item[-1])

@@ -40,15 +40,15 @@ def test_a_wrong_parameter_is_named_with_its_value(
 
 def test_a_batch_that_replicas_cannot_share_is_refused(make_config: Make) -> None:
     with pytest.raises(InputError, match=r"global_batch_size 81 is not divisible by 2 replicas: use 8[02]"):
-        make_config(global_batch_size=81).per_replica_positives(2)
+        make_config(global_batch_size=81).groups_per_replica(2, 4)
 
 
 def test_a_replica_without_a_positive_is_refused(make_config: Make) -> None:
     with pytest.raises(InputError, match="at least 16"):
-        make_config(global_batch_size=8).per_replica_positives(4)
+        make_config(global_batch_size=8).groups_per_replica(4, 4)
 
 
 def test_a_step_takes_whole_groups_of_a_positive_and_its_negatives(make_config: Make) -> None:
-    assert make_config(global_batch_size=80).per_replica_positives(1) == 20
-    assert make_config(global_batch_size=80).per_replica_positives(2) == 10
-    assert make_config(global_batch_size=83).per_replica_positives(1) == 20
+    assert make_config(global_batch_size=80).groups_per_replica(1, 4) == 20
+    assert make_config(global_batch_size=80).groups_per_replica(2, 4) == 10
+    assert make_config(global_batch_size=83).groups_per_replica(1, 4) == 20

@@ -4,13 +4,16 @@ import tensorflow as tf
 from scipy import stats
 
 from components.ncf.counter_random import Stream, derive_key
-from components.train.epoch_order import shuffled_index
+from components.ncf.permutation import shuffled_positions
+from components.train.epoch_order import shuffled_rows
 
 
 def order_of_epoch(num_rows: int, epoch: int) -> np.ndarray:
+    num_bits = max(2, (num_rows - 1).bit_length())
+
     @tf.function(jit_compile=True)
     def order(key: tf.Tensor) -> tf.Tensor:
-        return shuffled_index(tf.range(num_rows), num_rows, key)
+        return shuffled_rows(tf.range(num_rows), tf.constant(num_rows), num_bits, key)
 
     return order(tf.constant(derive_key(1, Stream.EPOCH_ORDER, epoch), tf.uint32)).numpy()
 
@@ -18,6 +21,13 @@ def order_of_epoch(num_rows: int, epoch: int) -> np.ndarray:
 @pytest.mark.parametrize("num_rows", [1, 2, 3, 5, 16, 17, 97, 1000, 99_991])
 def test_every_row_comes_exactly_once(num_rows: int) -> None:
     np.testing.assert_array_equal(np.sort(order_of_epoch(num_rows, epoch=0)), np.arange(num_rows))
+
+
+@pytest.mark.parametrize("num_rows", [3, 97, 99_991])
+def test_the_device_computes_the_bits_of_the_host(num_rows: int) -> None:
+    key = derive_key(1, Stream.EPOCH_ORDER, 4)
+    on_host = shuffled_positions(np.arange(num_rows, dtype=np.uint32), num_rows, key)
+    np.testing.assert_array_equal(order_of_epoch(num_rows, epoch=4), on_host)
 
 
 def test_epochs_have_orders_of_their_own() -> None:

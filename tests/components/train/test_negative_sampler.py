@@ -7,7 +7,7 @@ from components.ncf import counter_random
 from components.ncf.counter_random import Stream, derive_key
 from components.ncf.interactions import ItemLists
 from components.ncf.negatives import sample_train_negatives as sample_on_host
-from components.train.negative_sampler import build_seen_items, sample_train_negatives, threefry2x32
+from components.train.negative_sampler import _multiply_high, build_seen_items, sample_train_negatives, threefry2x32
 
 NUM_USERS, NUM_ITEMS = 30, 50
 
@@ -46,6 +46,14 @@ def test_threefry_on_the_device_gives_the_bits_of_the_host() -> None:
         )
         np.testing.assert_array_equal(on_device[0].numpy(), on_host[0])
         np.testing.assert_array_equal(on_device[1].numpy(), on_host[1])
+
+
+def test_the_high_word_of_a_product_is_that_of_64_bit_arithmetic() -> None:
+    rng = np.random.default_rng(2)
+    a, b = rng.integers(0, 2**32, (2, 10_000), dtype=np.uint64)
+    a[:3], b[:3] = [0, 2**32 - 1, 2**32 - 1], [2**32 - 1, 2**32 - 1, 1]
+    high = _multiply_high(tf.constant(a.astype(np.uint32)), tf.constant(b.astype(np.uint32)))
+    np.testing.assert_array_equal(high, ((a * b) >> np.uint64(32)).astype(np.uint32))
 
 
 def test_no_negative_is_a_training_positive_of_its_user(positives: tuple[np.ndarray, np.ndarray]) -> None:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def test_the_exported_model_is_the_best_epoch(
     make_config: Make, examples: Path, tmp_path: Path, selection: str
 ) -> None:
     # So high a learning rate that later epochs are worse than the best.
-    config = make_config(num_epochs=10, learning_rate=0.3, model_selection=selection)
+    config = make_config(num_epochs=9, learning_rate=0.3, model_selection=selection)
     train(config, examples, tmp_path / "model", None)
     training = json.loads((tmp_path / "model/training.json").read_text())
     hit_rates = [entry["hr@10"] for entry in training["history"]]
@@ -86,28 +87,123 @@ def test_a_run_that_was_cut_short_goes_on_as_if_it_had_not_been(
     assert [entry["loss"] for entry in histories[0]] == [entry["loss"] for entry in histories[1]]
 
 
-@pytest.mark.slow
-def test_a_killed_run_leaves_nothing_that_looks_complete_and_resumes(examples: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable, "-c", "from pipelines.cli import main; main()", "train", "--preset", "smoke",
-        "--set", "train.num_epochs=400", "--examples", str(examples), "--output", str(tmp_path / "model"),
+def command_of(examples: Path, output: Path, *settings: str) -> list[str]:
+    options = [word for setting in settings for word in ("--set", f"train.{setting}")]
+    return [
+        sys.executable, "-c", "from pipelines.cli import main; main()", "train", "--preset", "smoke", *options,
+        "--examples", str(examples), "--output", str(output),
     ]  # fmt: skip
+
+
+def newest_step(folder: Path) -> int:
+    return max((int(path.stem.split("-")[1]) for path in folder.glob("checkpoint-*.npz")), default=0)
+
+
+def start_and_signal(command: list[str], checkpoints: Path, after_step: int, signal_number: int) -> tuple[int, str]:
+    """Sends a signal as soon as a checkpoint of that step or a later one is there."""
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if "epoch 3/" in line:
-            break
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "".join(lines)
+    deadline = time.monotonic() + 120
+    while newest_step(checkpoints) < after_step and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.kill(process.pid, signal_number)
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
+
+
+def history_of(model: Path) -> list[dict[str, float]]:
+    history: list[dict[str, float]] = json.loads((model / "training.json").read_text())["history"]
+    return history
+
+
+def assert_same_model(a: Path, b: Path) -> None:
+    first, second = (tf.saved_model.load(str(model / "saved_model")) for model in (a, b))
+    for one, two in zip(first._variables, second._variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), two.numpy())
+    for name in ("loss", "hr@10", "ndcg@10", "num_steps"):
+        assert [entry[name] for entry in history_of(a)] == [entry[name] for entry in history_of(b)]
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_steps_gives_the_weights_of_one_never_killed(examples: Path, tmp_path: Path) -> None:
+    settings = ("num_epochs=12", "checkpoint_every_steps=7", "steps_per_loop=2", "early_stopping_patience=0")
+    subprocess.run(command_of(examples, tmp_path / "whole", *settings), check=True)
+    steps_per_epoch = json.loads((tmp_path / "whole/training.json").read_text())["num_steps_per_epoch"]
+    command = command_of(examples, tmp_path / "killed", *settings)
+    targets = np.sort(np.random.default_rng().integers(1, 11 * steps_per_epoch, 3))
+    for target in targets:
+        status, errors = start_and_signal(command, tmp_path / "killed-checkpoints/neumf", int(target), signal.SIGKILL)
+        assert status == -signal.SIGKILL, f"targets {targets}: {errors}"
+        assert not (tmp_path / "killed").exists()
+    again = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "resumed from" in again.stderr
+    assert_same_model(tmp_path / "whole", tmp_path / "killed")
+    assert not (tmp_path / "killed-checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_told_to_stop_saves_first(examples: Path, tmp_path: Path) -> None:
+    # No checkpoint is due within an epoch: the one in its middle is that of the signal.
+    settings = ("num_epochs=40", "steps_per_loop=1", "early_stopping_patience=0")
+    command = command_of(examples, tmp_path / "model", *settings)
+    checkpoints = tmp_path / "model-checkpoints/neumf"
+    status, errors = start_and_signal(command, checkpoints, 1, signal.SIGTERM)
+    assert status == 128 + signal.SIGTERM
+    saved_at = re.search(r"told to stop: saved after step (\d+) of epoch (\d+)", errors)
+    assert saved_at, errors
     assert not (tmp_path / "model").exists()
-    command[command.index("train.num_epochs=400")] = "train.num_epochs=5"
-    again = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "resumed after epoch" in again.stderr
-    assert "epoch 1/" not in again.stderr
-    assert len(json.loads((tmp_path / "model/training.json").read_text())["history"]) >= 5
-    assert not (tmp_path / "model-checkpoints").exists()
+    again = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert f"resumed after epoch {int(saved_at[2]) - 1} and {saved_at[1]} steps" in again.stderr
+    subprocess.run(command_of(examples, tmp_path / "whole", *settings), check=True)
+    assert_same_model(tmp_path / "whole", tmp_path / "model")
+
+
+def test_records_read_window_by_window_train_like_those_in_memory(
+    make_config: Make, examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.train.input_pipeline.TrainingData.window_rows_limit", 700)
+    for name, limit_mb in (("resident", 100), ("streamed", 0)):
+        train(make_config(num_epochs=2, device_data_limit_mb=limit_mb), examples, tmp_path / name, None)
+    assert_same_model(tmp_path / "resident", tmp_path / "streamed")
+
+
+@pytest.mark.slow
+def test_streamed_training_on_the_validation_items_too(make_config: Make, examples: Path, tmp_path: Path) -> None:
+    for name, limit_mb in (("resident", 100), ("streamed", 0)):
+        config = make_config(num_epochs=2, device_data_limit_mb=limit_mb, model_selection="test")
+        train(config, examples, tmp_path / name, None)
+    assert_same_model(tmp_path / "resident", tmp_path / "streamed")
+
+
+def test_without_a_selection_the_last_epoch_is_exported(make_config: Make, examples: Path, tmp_path: Path) -> None:
+    train(make_config(num_epochs=2, model_selection="last"), examples, tmp_path / "model", None)
+    training = json.loads((tmp_path / "model/training.json").read_text())
+    assert training["best_epoch"] == 2
+    assert not any("hr@10" in entry for entry in training["history"])
+    manifest = read_manifest(examples, "examples")
+    assert training["num_positives"] == manifest["num_train_positives"] + manifest["num_users"]
+
+
+def test_pretrained_towers_are_where_the_fused_model_starts(make_config: Make, examples: Path, tmp_path: Path) -> None:
+    # With so small a learning rate the fused model stays where it starts: half of each tower's score.
+    config = make_config(num_epochs=1, pretraining_epochs=2, learning_rate=1e-12, optimizer="sgd")
+    train(config, examples, tmp_path / "model", tmp_path / "checkpoints")
+    users, items = np.array([3, 7]), np.array([11, 2])
+    towers = {}
+    for phase in ("gmf", "mlp"):
+        newest = max((tmp_path / "checkpoints" / phase).glob("checkpoint-*.npz"))
+        archive = np.load(newest)
+        arrays = [archive[name] for name in sorted(archive.files) if name.startswith("array")]
+        num_weights = 4 if phase == "gmf" else 6
+        towers[phase] = arrays[-num_weights:]
+    gmf, mlp = towers["gmf"], towers["mlp"]
+    gmf_logits = (gmf[0][users] * gmf[1][items]) @ gmf[2][:, 0] + gmf[3]
+    hidden = np.maximum(np.concatenate([mlp[0][users], mlp[1][items]], axis=1) @ mlp[2] + mlp[3], 0)
+    mlp_logits = hidden @ mlp[4][:, 0] + mlp[5]
+    score = tf.saved_model.load(str(tmp_path / "model/saved_model")).signatures["score"]
+    actual = score(user_id=tf.constant(users), item_id=tf.constant(items))["scores"]
+    np.testing.assert_allclose(actual, (gmf_logits + mlp_logits) / 2, rtol=1e-4, atol=1e-5)
+    training = json.loads((tmp_path / "model/training.json").read_text())
+    assert [len(history) for history in training["pretraining"]] == [2, 2]
 
 
 def test_checkpoints_of_another_run_are_refused(make_config: Make, examples: Path, tmp_path: Path) -> None:
@@ -141,7 +237,7 @@ def test_tensorboard_has_a_point_for_each_epoch(make_config: Make, examples: Pat
 
     started = time.time()
     train(make_config(num_epochs=3), examples, tmp_path / "model", None)
-    events = EventAccumulator(str(tmp_path / "model/tensorboard"))
+    events = EventAccumulator(str(tmp_path / "model/tensorboard/neumf"))
     events.Reload()
     history = json.loads((tmp_path / "model/training.json").read_text())["history"]
     for name in ("loss", "hr@10", "ndcg@10"):

@@ -1,0 +1,106 @@
+"""Tells how training goes: a line every few seconds, a line an epoch, and TensorBoard's files."""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from components.train.loop import EpochProgress, TrainingLoop
+
+_LOG = logging.getLogger(__name__)
+_LINE_INTERVAL_S = 5.0
+_SCALARS = ("loss", "hr@10", "ndcg@10", "examples_per_s")
+
+
+class Reporter:
+    """Writes for one run; silent on workers beside the chief."""
+
+    def __init__(self, logs: Path | None, num_epochs: int, profile: bool) -> None:
+        """Opens TensorBoard's file.
+
+        Args:
+            logs: TensorBoard's folder, or None to write nothing.
+            num_epochs: Upper bound, for the time left.
+            profile: Whether to trace one call of the compiled loop for TensorBoard's profiler.
+        """
+        self._logs = logs
+        self._num_epochs = num_epochs
+        self._profile = profile and logs is not None
+        self._writer = tf.summary.create_file_writer(str(logs)) if logs is not None else None
+        self._last_line = time.perf_counter()
+        self._step_times_ms: list[float] = []
+        self._before = EpochProgress()
+
+    def epoch_begins(self, progress: EpochProgress) -> None:
+        """Forgets the calls of the epoch before; `progress` is more than nothing when a run was resumed."""
+        self._step_times_ms = []
+        self._before = EpochProgress(**vars(progress))
+
+    def call_ended(self, epoch: int, loop: TrainingLoop, progress: EpochProgress) -> None:
+        """Notes how long the steps took and, every few seconds, logs how far the epoch is."""
+        duration_s = progress.duration_s - self._before.duration_s
+        num_steps = progress.num_steps - self._before.num_steps
+        self._step_times_ms.append(1e3 * duration_s / num_steps)
+        rate = (progress.num_examples - self._before.num_examples) / duration_s
+        self._before = EpochProgress(**vars(progress))
+        now = time.perf_counter()
+        if now - self._last_line < _LINE_INTERVAL_S or progress.num_steps == loop.steps_per_epoch:
+            return
+        self._last_line = now
+        num_left = (self._num_epochs - epoch) * loop.steps_per_epoch - progress.num_steps
+        _LOG.info(
+            "epoch %d/%d: %d %%, loss %.4f, %.2f M examples/s, at most %s left",
+            epoch + 1, self._num_epochs, 100 * progress.num_steps // loop.steps_per_epoch, progress.loss, rate / 1e6,
+            _duration(num_left * duration_s / num_steps),
+        )  # fmt: skip
+
+    def epoch_ended(self, entry: Mapping[str, Any], remark: str) -> None:
+        """Logs an epoch's figures and writes them for TensorBoard."""
+        self._last_line = time.perf_counter()
+        quality = f", HR@10 {entry['hr@10']:.4f}, NDCG@10 {entry['ndcg@10']:.4f}" if "hr@10" in entry else ""
+        _LOG.info(
+            "epoch %d/%d: loss %.4f%s, %.2f M examples/s%s",
+            entry["epoch"], self._num_epochs, entry["loss"], quality, entry["examples_per_s"] / 1e6, remark,
+        )  # fmt: skip
+        self.write(entry)
+        if self._writer is not None:
+            with self._writer.as_default():
+                tf.summary.histogram("step_time_ms", self._step_times_ms, step=entry["epoch"])
+                self._writer.flush()
+
+    def write(self, entry: Mapping[str, Any]) -> None:
+        """Writes an epoch's figures for TensorBoard alone."""
+        if self._writer is None:
+            return
+        with self._writer.as_default():
+            for name in _SCALARS:
+                if name in entry:
+                    tf.summary.scalar(name, entry[name], step=entry["epoch"])
+
+    @contextmanager
+    def profiling(self) -> Iterator[None]:
+        """Traces what runs inside, the first time that it is entered, if a profile was asked for."""
+        if not self._profile:
+            yield
+            return
+        self._profile = False
+        tf.profiler.experimental.start(str(self._logs))
+        try:
+            yield
+        finally:
+            tf.profiler.experimental.stop()
+
+    def close(self) -> None:
+        """Closes TensorBoard's file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
