@@ -34,7 +34,7 @@ def users_of(num_rows: int) -> int:
     return round(ML_20M_USERS * num_rows / ML_20M_ROWS)
 
 
-def write_ratings_csv(path: Path, num_rows: int, seed: int) -> None:
+def write_ratings_csv(path: Path, num_rows: int, seed: int, num_users: int | None = None) -> None:
     """Writes ratings, ordered by user and then by item as MovieLens has them.
 
     The columns are user_id, item_id, rating, timestamp. There are `users_of(num_rows)` users with MIN_RATINGS to
@@ -45,6 +45,7 @@ def write_ratings_csv(path: Path, num_rows: int, seed: int) -> None:
         path: The file to write.
         num_rows: Its exact number of ratings.
         seed: Of every draw.
+        num_users: Instead of `users_of(num_rows)`: few rows of many users keep ml-20m's tables with less to train on.
     """
     schema = pa.schema(
         [("user_id", pa.int64()), ("item_id", pa.int64()), ("rating", pa.float32()), ("timestamp", pa.int64())]
@@ -54,13 +55,13 @@ def write_ratings_csv(path: Path, num_rows: int, seed: int) -> None:
         stream.write(",".join(schema.names).encode() + b"\n")
         options.include_header = False
         with pa_csv.CSVWriter(stream, schema, write_options=options) as writer:
-            for columns in _draw_blocks(num_rows, seed):
+            for columns in _draw_blocks(num_rows, seed, num_users or users_of(num_rows)):
                 writer.write_table(pa.table(columns, schema=schema))
 
 
-def _draw_blocks(num_rows: int, seed: int) -> Iterator[list[NDArray[np.generic]]]:
+def _draw_blocks(num_rows: int, seed: int, num_users: int) -> Iterator[list[NDArray[np.generic]]]:
     """Yields user, item, rating and timestamp of some thousand users at a time."""
-    activity = draw_activity(num_rows, np.random.default_rng((seed, 0)))
+    activity = draw_activity(num_rows, num_users, np.random.default_rng((seed, 0)))
     weights = (np.arange(NUM_ITEMS) + _POPULARITY_OFFSET) ** -_POPULARITY_EXPONENT
     cumulative = np.cumsum(weights / weights.sum())
     # Every item falls to one user for certain, so that the catalogue is whole.
@@ -77,15 +78,16 @@ def _draw_blocks(num_rows: int, seed: int) -> Iterator[list[NDArray[np.generic]]
         yield [start + users + 1, items + 1, ratings, seconds]
 
 
-def draw_activity(num_rows: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def draw_activity(num_rows: int, num_users: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Returns how many items each user rates, int64 [num_users], with the sum num_rows.
 
     Raises:
-        ValueError: There are too few rows for every item to fall to a user.
+        ValueError: There are too few rows for every item to fall to a user, or for every user to have MIN_RATINGS.
     """
-    num_users = users_of(num_rows)
     if num_users * MIN_RATINGS < 2 * NUM_ITEMS:
         raise ValueError(f"{num_rows} rows are too few for {NUM_ITEMS} items: take 400000 or more.")
+    if num_users * MIN_RATINGS > num_rows:
+        raise ValueError(f"{num_rows} rows are too few for {num_users} users with {MIN_RATINGS} each.")
     raw = rng.lognormal(0.0, _ACTIVITY_SPREAD, num_users)
     low, high = 0.0, float(MAX_RATINGS)
     while high - low > 1e-9:
@@ -132,11 +134,12 @@ def _draw_distinct_pairs(
 @click.command()
 @click.option("--rows", type=int, default=ML_20M_ROWS, show_default=True, help="Ratings to write.")
 @click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--users", type=int, help="Their users.  [default: in proportion to the rows, as ml-20m has them]")
 @click.argument("path", type=click.Path(path_type=Path))
-def main(rows: int, seed: int, path: Path) -> None:
+def main(rows: int, seed: int, users: int | None, path: Path) -> None:
     """Write ratings of the shape of ml-20m to PATH."""
-    write_ratings_csv(path, rows, seed)
-    click.echo(f"{path}: {rows:,} ratings of {users_of(rows):,} users, {path.stat().st_size:,} bytes")
+    write_ratings_csv(path, rows, seed, users)
+    click.echo(f"{path}: {rows:,} ratings of {users or users_of(rows):,} users, {path.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -47,3 +47,12 @@ def test_same_seed_makes_the_same_bytes_and_another_seed_does_not(lines: list[st
 def test_too_few_ratings_for_the_catalogue_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="10000 rows are too few for 26744 items"):
         write_ratings_csv(tmp_path / "few.csv", 10_000, 1)
+
+
+def test_many_users_of_few_ratings_can_be_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.csv"
+    write_ratings_csv(path, 130_000, 1, num_users=6_000)
+    users = Counter(line.split(",")[0] for line in path.read_text().splitlines()[1:])
+    assert (len(users), sum(users.values()), min(users.values())) == (6_000, 130_000, 20)
+    with pytest.raises(ValueError, match="130000 rows are too few for 7000 users with 20 each"):
+        write_ratings_csv(path, 130_000, 1, num_users=7_000)
