@@ -11,7 +11,7 @@ EMULATOR := .tools/bin/fake-gcs-server
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-distributed check lint types format compile clean emulator official bench-generate
+.PHONY: help setup demo test test-distributed check lint types format compile clean emulator official recbole bench-generate bench-train
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,8 +49,22 @@ $(OFFICIAL)/.synced: benchmarks/official/requirements.txt | $(UV)
 
 official: $(OFFICIAL)/.synced ## Install the official models' NCF into an environment of its own
 
+RECBOLE := .tools/recbole
+# The versions that RecBole needs have no wheels for Python 3.12 and later.
+RECBOLE_PYTHON ?= python3.11
+
+$(RECBOLE)/.synced: benchmarks/recbole/requirements.txt | $(UV)
+	@$(UV) venv --quiet --clear --python $(RECBOLE_PYTHON) $(RECBOLE)
+	@$(UV) pip install --quiet --no-deps --compile-bytecode --python $(RECBOLE)/bin/python --requirements $<
+	@touch $@
+
+recbole: $(RECBOLE)/.synced ## Install RecBole into an environment of its own
+
 bench-generate: setup official ## Measure generate beside the official models' generator
 	$(BIN)/python -m benchmarks.bench_generate $(BENCH)
+
+bench-train: setup official recbole ## Measure train beside a bare step, the official loop and RecBole
+	$(BIN)/python -m benchmarks.bench_train $(BENCH)
 
 test-distributed: setup ## Test generate on a Flink cluster of several processes
 	@$(BIN)/python tests/distributed/install.py .tools/flink
