@@ -19,6 +19,7 @@ from benchmarks.throughput import Throughput
 
 _MAX_PREPARED_BATCHES = 64
 _EMBEDDING_STDDEV = 0.01
+_NUM_INTERVALS = 5
 
 
 def initial_weights(shape: Shape, rng: np.random.Generator) -> list[tf.Tensor]:
@@ -99,7 +100,13 @@ def compile_steps(
 
 
 def measure_steps(shape: Shape, global_batch_size: int, num_steps: int, dtype: tf.DType) -> Throughput:
-    """Compiles, runs a tenth of the steps unmeasured and measures the others.
+    """Compiles, runs a few steps unmeasured and measures the others.
+
+    Args:
+        shape: Tables, widths and Adam's parameters.
+        global_batch_size: Examples in a step.
+        num_steps: Steps of each interval of the clock.
+        dtype: Of the factors of the matrix products.
 
     Raises:
         FloatingPointError: The loss is not finite: the step is wrong.
@@ -111,27 +118,30 @@ def measure_steps(shape: Shape, global_batch_size: int, num_steps: int, dtype: t
     users, items = (rng.integers(0, rows, size) for rows in (shape.num_users, shape.num_items))
     batches = (tf.constant(users, tf.int32), tf.constant(items, tf.int32), tf.constant(is_positive, tf.float32))
     run_steps = compile_steps(shape, weights, batches, dtype)
-    num_warm = max(1, num_steps // 10)
-    run_steps(tf.constant(0), tf.constant(num_warm)).numpy()
-    started = time.perf_counter()
-    loss = float(run_steps(tf.constant(num_warm), tf.constant(num_steps))) / num_steps
-    duration_s = time.perf_counter() - started
-    if not np.isfinite(loss):
-        raise FloatingPointError(f"The mean loss of {num_steps} steps is {loss}.")
+    step = max(1, num_steps // _NUM_INTERVALS)
+    run_steps(tf.constant(0), tf.constant(step)).numpy()
+    durations_s = []
+    for _ in range(_NUM_INTERVALS):
+        started = time.perf_counter()
+        loss = float(run_steps(tf.constant(step), tf.constant(num_steps))) / num_steps
+        durations_s.append(time.perf_counter() - started)
+        step += num_steps
+        if not np.isfinite(loss):
+            raise FloatingPointError(f"The mean loss of {num_steps} steps is {loss}.")
     versions = {"tensorflow": tf.__version__}
-    return Throughput(shape.name, global_batch_size, num_steps * global_batch_size, duration_s, versions)
+    return Throughput(shape.name, global_batch_size, num_steps * global_batch_size, durations_s, versions)
 
 
 @click.command()
 @click.option("--shape", type=click.Choice(list(SHAPES)), default="ml-1m", show_default=True)
 @click.option("--batch", type=int, default=4_096, show_default=True, help="Examples in a step.")
-@click.option("--examples", type=int, default=10_000_000, show_default=True, help="Examples to measure over, about.")
+@click.option("--examples", type=int, default=20_000_000, show_default=True, help="Examples to measure over, about.")
 @click.option("--bfloat16", is_flag=True, help="Multiply matrices in bfloat16.")
 @click.option("--output", type=click.Path(path_type=Path), help="A file that takes the figures as JSON.")
 def main(shape: str, batch: int, examples: int, bfloat16: bool, output: Path | None) -> None:
     """Measure a bare compiled NeuMF step."""
     dtype = tf.bfloat16 if bfloat16 else tf.float32
-    throughput = measure_steps(SHAPES[shape], batch, max(1, round(examples / batch)), dtype)
+    throughput = measure_steps(SHAPES[shape], batch, max(1, round(examples / batch / _NUM_INTERVALS)), dtype)
     click.echo(f"{shape}, batch {batch:,}: {throughput.examples_per_s:,.0f} examples/s")
     if output is not None:
         throughput.write(output)

@@ -1,6 +1,7 @@
 """What a measured trainer reports. Needs the standard library only: other environments import it, too."""
 
 import json
+import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,21 +13,21 @@ class Throughput:
     Attributes:
         shape: Name of the shape.
         global_batch_size: Examples in a step, positives and negatives.
-        num_examples: Examples trained on while the clock ran.
-        duration_s: What that took, without imports and compilation.
+        num_examples: Examples in one interval of the clock: an epoch or some steps.
+        durations_s: What each interval took; none of them holds imports or compilation.
         versions: Of the libraries, by name.
     """
 
     shape: str
     global_batch_size: int
     num_examples: int
-    duration_s: float
+    durations_s: list[float]
     versions: dict[str, str]
 
     @property
     def examples_per_s(self) -> float:
-        """Examples trained on in a second."""
-        return self.num_examples / self.duration_s
+        """Examples trained on in a second of the median interval, so that a burst of other work does not count."""
+        return self.num_examples / statistics.median(self.durations_s)
 
     def write(self, path: Path) -> None:
         """Writes the figures as a JSON object."""

@@ -4,6 +4,7 @@ The loop, the model and the clock are theirs: their callback notes the time afte
 steps and of evaluation batches is bounded here, through the meta data that they read.
 """
 
+import itertools
 import json
 import tempfile
 from pathlib import Path
@@ -34,13 +35,13 @@ def main(_argv: list[str]) -> None:
         stream.flush()
         flag_values.input_meta_data_path = stream.name
         stats = ncf_keras_main.run_ncf(None)
-    # The first note is taken before the first step, the second one after the interval that compiles.
-    _, first, *_, last = stats["step_timestamp_log"]
+    # The first note is taken before the first step; the first interval compiles.
+    times_s = [note.timestamp for note in stats["step_timestamp_log"]][1:]
     Throughput(
         shape=_SHAPE.value,
         global_batch_size=flag_values.batch_size,
-        num_examples=(last.batch_index - first.batch_index) * flag_values.batch_size,
-        duration_s=last.timestamp - first.timestamp,
+        num_examples=flag_values.log_steps * flag_values.batch_size,
+        durations_s=[end - start for start, end in itertools.pairwise(times_s)],
         versions={"tensorflow": tf.__version__},
     ).write(Path(_OUTPUT.value))
 

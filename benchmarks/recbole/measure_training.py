@@ -63,13 +63,14 @@ def measure_epochs(shape: Shape, data_path: Path, global_batch_size: int, num_ep
         init_seed(config["seed"], config["reproducibility"])
         train_data, _, _ = data_preparation(config, create_dataset(config))
         trainer = Trainer(config, NeuMF(config, train_data.dataset).to(config["device"]))
-        started = time.perf_counter()
+        durations_s = []
         for epoch in range(num_epochs):
+            started = time.perf_counter()
             trainer._train_epoch(train_data, epoch)
-        duration_s = time.perf_counter() - started
-    num_examples = num_epochs * len(train_data.dataset) * (1 + shape.num_train_negatives)
+            durations_s.append(time.perf_counter() - started)
+    num_examples = len(train_data.dataset) * (1 + shape.num_train_negatives)
     versions = {"recbole": importlib.metadata.version("recbole"), "torch": torch.__version__}
-    return Throughput(shape.name, global_batch_size, num_examples, duration_s, versions)
+    return Throughput(shape.name, global_batch_size, num_examples, durations_s, versions)
 
 
 def main() -> None:
@@ -78,7 +79,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=list(SHAPES), default="ml-1m")
     parser.add_argument("--data-path", type=Path, required=True)
     parser.add_argument("--batch", type=int, default=2_048)
-    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     shape = SHAPES[arguments.shape]

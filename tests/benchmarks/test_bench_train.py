@@ -63,8 +63,8 @@ def test_interactions_are_written_with_the_names_that_a_reader_wants(tmp_path: P
     assert path.read_text() == "item_id:token\tuser_id:token\n1\t7\n1\t7\n1\t9\n"
 
 
-def test_throughput_is_read_as_it_was_written(tmp_path: Path) -> None:
-    throughput = Throughput("ml-1m", 4_096, 1_000, 0.5, {"torch": "2"})
+def test_throughput_is_that_of_the_median_interval_and_is_read_as_it_was_written(tmp_path: Path) -> None:
+    throughput = Throughput("ml-1m", 4_096, 1_000, [9.0, 0.5, 0.4], {"torch": "2"})
     throughput.write(tmp_path / "throughput.json")
     assert read_throughput(tmp_path / "throughput.json") == throughput
     assert throughput.examples_per_s == 2_000
