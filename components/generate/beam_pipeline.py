@@ -6,31 +6,32 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 from apache_beam.pvalue import AsIter, AsSingleton
+from numpy.typing import NDArray
 
 from components.generate.block_store import BlockStore
 from components.generate.blocks import Catalog, Counts, FileReport, HeldOut, Positives, UsersToRank
 from components.generate.config import GenerateConfig
 from components.generate.failures import carried_failure, carrying_failures, quiet_beam
+from components.generate.file_counts import epoch_layout, num_evaluation_files, num_positive_files, num_table_files
 from components.generate.progress import COUNTERS, count, counted_here, logging_progress
 from components.generate.protocols import Protocol
-from components.generate.ratings import FixedBlock, Ratings, RowGroup, read_fixed, read_interactions
+from components.generate.ratings import FixedBlock, Ratings, RowGroups, read_fixed, read_interactions
 from components.generate.record_files import write_evaluation, write_offline_epoch, write_positives
 from components.generate.runner_options import IN_MEMORY
 from components.generate.runners import check_job_server, engine_failure, make_pipeline, read_counters
 from components.generate.storage import open_reading, writing_file
-from components.generate.tables import write_tables
+from components.generate.tables import write_items, write_users
 from components.generate.transforms import (
     AssignUsersToFiles,
     BuildCatalog,
-    CountTrainInteractions,
+    CountItems,
     CutOfflineEpochs,
     GatherHistories,
     HoldOutItems,
     ShufflePositives,
-    epoch_layout,
-    num_evaluation_files,
-    num_positive_files,
+    TabulateUsers,
 )
 from components.ncf.interactions import Interactions
 
@@ -125,8 +126,8 @@ def build_pipeline(pipeline: beam.Pipeline, plan: Plan) -> None:
     config, store = plan.config, plan.store
     interactions = (
         pipeline
-        | "List the row groups" >> beam.Create(plan.ratings.interactions)
-        | "Spread the row groups" >> beam.Reshuffle()
+        | "List the pieces of the files" >> beam.Create(plan.ratings.interactions)
+        | "Spread the pieces" >> beam.Reshuffle()
         | "Read interactions" >> beam.ParDo(_ReadInteractions())
     )
     fixed = _read_fixed_candidates(pipeline, plan.ratings)
@@ -139,10 +140,9 @@ def build_pipeline(pipeline: beam.Pipeline, plan: Plan) -> None:
     catalog = (
         (histories, *fixed)
         | "Join histories and fixed candidates" >> beam.Flatten()
-        | "Build the catalog" >> BuildCatalog(config.min_ratings)
+        | "Build the catalog" >> BuildCatalog(config.min_ratings, store)
     )
     splits = histories | "Hold out items" >> HoldOutItems(catalog, config.seed, store)
-    held_out = splits | "Count train interactions" >> CountTrainInteractions(catalog)
     positives = (
         splits
         | "Shuffle positives" >> ShufflePositives(catalog, config.num_shards, config.seed, store)
@@ -156,18 +156,24 @@ def build_pipeline(pipeline: beam.Pipeline, plan: Plan) -> None:
         | "Write candidates" >> beam.ParDo(_WriteEvaluation(plan), AsSingleton(catalog))
     )
     files = (
-        (positives, evaluations, *_write_offline_epochs(splits, catalog, held_out, plan))
+        (positives, evaluations, *_write_offline_epochs(splits, catalog, plan))
         | "Join file reports" >> beam.Flatten()
     )  # fmt: skip
     (
-        catalog
-        | "Write tables" >> beam.ParDo(_WriteTables(plan), AsSingleton(held_out))
-        | "Write the report" >> beam.ParDo(_WriteReport(plan.report), AsIter(files))
+        splits
+        | "Tabulate the users" >> TabulateUsers(store)
+        | "Write the tables of users" >> beam.ParDo(_WriteUsers(plan), AsSingleton(catalog))
     )
+    (
+        splits
+        | "Count items" >> CountItems(catalog)
+        | "Write the table of items" >> beam.ParDo(_WriteItems(plan), AsSingleton(catalog))
+    )
+    catalog | "Write the report" >> beam.ParDo(_WriteReport(plan), AsIter(files))
 
 
 def _write_offline_epochs(
-    splits: beam.PCollection, catalog: beam.PCollection, held_out: beam.PCollection, plan: Plan
+    splits: beam.PCollection, catalog: beam.PCollection, plan: Plan
 ) -> tuple[beam.PCollection, ...]:
     """Returns the one collection of file reports, or nothing when no epoch is asked for."""
     config = plan.config
@@ -178,7 +184,6 @@ def _write_offline_epochs(
         | "Offline epochs"
         >> CutOfflineEpochs(
             catalog,
-            held_out,
             config.offline_epochs,
             config.num_offline_negatives,
             config.train_prebatch_size,
@@ -197,7 +202,7 @@ def _read_fixed_candidates(pipeline: beam.Pipeline, ratings: Ratings) -> tuple[b
         return ()
     blocks = (
         pipeline
-        | "List the row groups of fixed candidates" >> beam.Create(ratings.fixed)
+        | "List the pieces of fixed candidates" >> beam.Create(ratings.fixed)
         | "Read fixed candidates" >> beam.ParDo(_ReadFixed(ratings.num_fixed_candidates))
     )
     return (blocks,)
@@ -205,8 +210,8 @@ def _read_fixed_candidates(pipeline: beam.Pipeline, ratings: Ratings) -> tuple[b
 
 class _ReadInteractions(beam.DoFn):
     @carrying_failures
-    def process(self, row_group: RowGroup) -> Iterator[Interactions]:
-        for block in read_interactions(row_group):
+    def process(self, piece: RowGroups) -> Iterator[Interactions]:
+        for block in read_interactions(piece):
             count("rows_read", block.num_rows)
             yield block
 
@@ -217,66 +222,63 @@ class _ReadFixed(beam.DoFn):
         self._num_candidates = num_candidates
 
     @carrying_failures
-    def process(self, row_group: RowGroup) -> Iterator[FixedBlock]:
-        yield from read_fixed(row_group, self._num_candidates)
+    def process(self, piece: RowGroups) -> Iterator[FixedBlock]:
+        yield from read_fixed(piece, self._num_candidates)
 
 
-class _WritePositives(beam.DoFn):
+class _Writer(beam.DoFn):
+    """Writes one file of the artifact for each element."""
+
     def __init__(self, plan: Plan) -> None:
         super().__init__()
         self._plan = plan
+        self._config = plan.config
 
+
+class _WritePositives(_Writer):
     @carrying_failures
     def process(self, group: tuple[int, Iterable[Any]], catalog: Catalog) -> Iterator[FileReport]:
         shard, references = group
-        config = self._plan.config
         positives = Positives.concatenate(list(self._plan.store.get_all(references)))
-        num_shards = num_positive_files(catalog, config.num_shards)
-        report = write_positives(self._plan.folder, shard, num_shards, positives, config.seed)
+        num_shards = num_positive_files(catalog, self._config.num_shards)
+        report = write_positives(self._plan.folder, shard, num_shards, positives, self._config.seed)
         count("positive_rows_written", report.num_rows)
         yield report
 
 
-class _WriteEvaluation(beam.DoFn):
-    def __init__(self, plan: Plan) -> None:
-        super().__init__()
-        self._plan = plan
-
+class _WriteEvaluation(_Writer):
     @carrying_failures
     def process(self, group: tuple[tuple[str, int], Iterable[Any]], catalog: Catalog) -> Iterator[FileReport]:
         (name, file), references = group
-        config = self._plan.config
         (protocol,) = (protocol for protocol in self._plan.protocols if protocol.name == name)
-        users_per_prebatch = protocol.users_per_prebatch(config.eval_prebatch_size)
+        users_per_prebatch = protocol.users_per_prebatch(self._config.eval_prebatch_size)
         report = write_evaluation(
             self._plan.folder,
             protocol,
             file,
-            num_evaluation_files(catalog, config.num_shards, users_per_prebatch),
+            num_evaluation_files(catalog, self._config.num_shards, users_per_prebatch),
             UsersToRank.concatenate(list(self._plan.store.get_all(references))),
             catalog.num_items,
-            config.eval_prebatch_size,
-            config.seed,
+            self._config.eval_prebatch_size,
+            self._config.seed,
         )
         count("candidate_rows_written", report.num_rows)
         yield report
 
 
-class _WriteOfflineEpoch(beam.DoFn):
-    def __init__(self, plan: Plan) -> None:
-        super().__init__()
-        self._plan = plan
-
+class _WriteOfflineEpoch(_Writer):
     @carrying_failures
     def process(self, group: tuple[tuple[int, int], Iterable[Any]], catalog: Catalog) -> Iterator[FileReport]:
         (epoch, file), references = group
-        config = self._plan.config
+        layout = epoch_layout(
+            catalog, self._config.num_offline_negatives, self._config.train_prebatch_size, self._config.num_shards
+        )
         report = write_offline_epoch(
             self._plan.folder,
             epoch,
             file,
             self._plan.store.get_all(references),
-            epoch_layout(catalog, config.num_offline_negatives, config.train_prebatch_size, config.num_shards),
+            layout,
             catalog.num_users,
             catalog.num_items,
         )
@@ -284,22 +286,23 @@ class _WriteOfflineEpoch(beam.DoFn):
         yield report
 
 
-class _WriteTables(beam.DoFn):
-    def __init__(self, plan: Plan) -> None:
-        super().__init__()
-        self._plan = plan
-
+class _WriteUsers(_Writer):
     @carrying_failures
-    def process(self, catalog: Catalog, held_out: HeldOut) -> Iterator[Catalog]:
-        write_tables(self._plan.folder, catalog, held_out, self._plan.ratings.titles)
-        yield catalog
+    def process(self, group: tuple[int, Iterable[Any]], catalog: Catalog) -> Iterator[Any]:
+        file, references = group
+        held_out = HeldOut.concatenate(list(self._plan.store.get_all(references)))
+        write_users(self._plan.folder, file, num_table_files(catalog), held_out, catalog)
+        yield from ()
 
 
-class _WriteReport(beam.DoFn):
-    def __init__(self, place: str) -> None:
-        super().__init__()
-        self._place = place
+class _WriteItems(_Writer):
+    @carrying_failures
+    def process(self, item_counts: NDArray[np.int64], catalog: Catalog) -> Iterator[Any]:
+        write_items(self._plan.folder, catalog, item_counts, self._plan.ratings.titles)
+        yield from ()
 
+
+class _WriteReport(_Writer):
     @carrying_failures
     def process(self, catalog: Catalog, files: Iterable[FileReport]) -> Iterator[Any]:
         document = {
@@ -308,6 +311,6 @@ class _WriteReport(beam.DoFn):
             "counts": asdict(catalog.counts),
             "files": [asdict(file) for file in files],
         }
-        with writing_file(self._place) as stream:
+        with writing_file(self._plan.report) as stream:
             stream.write(json.dumps(document).encode())
         yield from ()

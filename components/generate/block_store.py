@@ -4,6 +4,7 @@ The in-memory runner holds everything that crosses a shuffle in memory, twice. W
 of that folder instead and only its place crosses, so that memory follows the size of blocks and not of the data.
 """
 
+import functools
 import pickle
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -50,12 +51,24 @@ class BlockStore:
 
     def get(self, reference: Any) -> Any:
         """Returns the block that `put` gave this reference for."""
-        if not isinstance(reference, StoredBlock):
-            return reference
-        with Path(reference.path).open("rb") as stream:
-            stream.seek(reference.offset)
-            return pickle.load(stream)
+        return _load(reference) if isinstance(reference, StoredBlock) else reference
 
     def get_all(self, references: Iterable[Any]) -> Iterator[Any]:
         """Yields the block of each reference, one at a time."""
         return map(self.get, references)
+
+
+def fetch_shared(reference: Any) -> Any:
+    """Returns what `BlockStore.get` does, for a block that many ask for again and again: it is held once a process."""
+    return _load_shared(reference) if isinstance(reference, StoredBlock) else reference
+
+
+@functools.lru_cache(maxsize=1)
+def _load_shared(reference: StoredBlock) -> Any:
+    return _load(reference)
+
+
+def _load(reference: StoredBlock) -> Any:
+    with Path(reference.path).open("rb") as stream:
+        stream.seek(reference.offset)
+        return pickle.load(stream)

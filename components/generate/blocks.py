@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from components.generate.block_store import fetch_shared
 from components.ncf.interactions import ItemLists, RawIds
 
 
@@ -37,16 +38,27 @@ class History:
     """The complete, clean histories of one partition of the users.
 
     Attributes:
-        raw_user_ids: [num_users], the users that are left.
-        raw_item_ids: [num_items], the items of those users.
         counts: What was read and what is left.
-        rows: The `HistoryRows`, or where a `BlockStore` keeps them.
+        ids: The `RawIdLists`, or where a `BlockStore` keeps them.
+        rows: The `HistoryRows`, likewise.
+    """
+
+    counts: Counts
+    ids: Any
+    rows: Any
+
+
+@dataclass(frozen=True)
+class RawIdLists:
+    """The raw ids that are left of a partition or of all of the data.
+
+    Attributes:
+        raw_user_ids: [num_users], ascending.
+        raw_item_ids: [num_items], ascending, the items of those users.
     """
 
     raw_user_ids: RawIds
     raw_item_ids: RawIds
-    counts: Counts
-    rows: Any
 
 
 @dataclass(frozen=True)
@@ -71,24 +83,27 @@ class Catalog:
     """The id vocabularies: an id's dense index is its place here.
 
     Attributes:
-        raw_user_ids: [num_users], ascending.
-        raw_item_ids: [num_items], ascending.
+        num_users, num_items: That are left.
         counts: Of all rows.
+        ids: The `RawIdLists`, or where a `BlockStore` keeps them.
     """
 
-    raw_user_ids: RawIds
-    raw_item_ids: RawIds
+    num_users: int
+    num_items: int
     counts: Counts
+    ids: Any
 
     @property
-    def num_users(self) -> int:
-        """Users that are left."""
-        return len(self.raw_user_ids)
+    def raw_user_ids(self) -> RawIds:
+        """[num_users], ascending."""
+        raw_ids: RawIds = fetch_shared(self.ids).raw_user_ids
+        return raw_ids
 
     @property
-    def num_items(self) -> int:
-        """Items that are left."""
-        return len(self.raw_item_ids)
+    def raw_item_ids(self) -> RawIds:
+        """[num_items], ascending."""
+        raw_ids: RawIds = fetch_shared(self.ids).raw_item_ids
+        return raw_ids
 
     @property
     def num_train_positives(self) -> int:
@@ -147,20 +162,35 @@ class UsersToRank:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Per-user results and per-item counts, of a part of the data or of all of it.
+    """What the tables tell of some users.
 
     Attributes:
         users: int32 [num_users], dense indices.
         validation_items, test_items: int32 [num_users].
         num_train_interactions: int64 [num_users].
-        item_counts: int64 [num_items], training positives of every item in the catalog.
     """
 
     users: NDArray[np.int32]
     validation_items: NDArray[np.int32]
     test_items: NDArray[np.int32]
     num_train_interactions: NDArray[np.int64]
-    item_counts: NDArray[np.int64]
+
+    def take(self, rows: NDArray[Any]) -> "HeldOut":
+        """Returns some of the users, by their places in this block."""
+        return HeldOut(
+            self.users[rows], self.validation_items[rows], self.test_items[rows], self.num_train_interactions[rows]
+        )
+
+    @staticmethod
+    def concatenate(blocks: "Sequence[HeldOut]") -> "HeldOut":
+        """Returns the users of all blocks in the order of their indices."""
+        together = HeldOut(
+            np.concatenate([block.users for block in blocks]),
+            np.concatenate([block.validation_items for block in blocks]),
+            np.concatenate([block.test_items for block in blocks]),
+            np.concatenate([block.num_train_interactions for block in blocks]),
+        )
+        return together.take(np.argsort(together.users, kind="stable"))
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def card_content(
     manifest: Manifest,
     ratings_manifest: Manifest,
     item_counts: NDArray[np.int64],
-    user_counts: NDArray[np.int64],
+    users_by_count: Mapping[int, int],
     rejected_reasons: Mapping[str, int],
 ) -> CardContent:
     """Gathers what the data card shows.
@@ -47,14 +47,15 @@ def card_content(
         manifest: Of the `examples`, as generate writes it.
         ratings_manifest: Of the `ratings` they were made from.
         item_counts: int64 [num_items], the training positives of each item.
-        user_counts: int64 [num_users], the training positives of each user, at least 1 each.
+        users_by_count: How many users have each number of training positives.
         rejected_reasons: Rejected lines by reason, as `count_reasons` returns them.
 
     Raises:
         ValueError: The counts are not those of the manifest.
     """
     expected = (manifest["num_items"], manifest["num_users"], *2 * (manifest["num_train_positives"],))
-    found = (len(item_counts), len(user_counts), int(item_counts.sum()), int(user_counts.sum()))
+    user_counts, num_users_with = np.array(sorted(users_by_count.items()), np.int64).T
+    found = (len(item_counts), int(num_users_with.sum()), int(item_counts.sum()), int(user_counts @ num_users_with))
     if found != expected:
         raise ValueError(f"counts of (items, users, positives, positives) are {found}, in the manifest {expected}")
     counts, num_users = manifest["counts"], manifest["num_users"]
@@ -75,8 +76,8 @@ def card_content(
         num_rejected=num_rejected,
         rejected=_ordered_reasons(rejected_reasons, num_rejected),
         popularity=_popularity(item_counts),
-        activity=make_bins(interactions_per_user),
-        activity_quantiles=_quantiles(interactions_per_user),
+        activity=make_bins(interactions_per_user, num_users_with),
+        activity_quantiles=_quantiles(interactions_per_user, num_users_with),
         protocols=tuple(_protocol_rows(name, entry) for name, entry in manifest["protocols"].items()),
         num_offline_epochs=manifest["num_train_epochs"],
         num_rows_per_offline_epoch=manifest["num_train_elements"],
@@ -150,9 +151,10 @@ def _ordered_reasons(reasons: Mapping[str, int], num_rejected: int) -> tuple[tup
     return (*ordered, *([(UNKNOWN_REASON, unknown)] if unknown > 0 else []))
 
 
-def _quantiles(counts: NDArray[np.int64]) -> Quantiles:
+def _quantiles(counts: NDArray[np.int64], times: NDArray[np.int64]) -> Quantiles:
     # The inverted distribution function: the least count that at least this share of all does not exceed.
-    return Quantiles(*(int(q) for q in np.quantile(counts, (0, 0.5, 0.9, 1), method="inverted_cdf")))
+    shares = np.cumsum(times) / times.sum()
+    return Quantiles(*(int(counts[np.searchsorted(shares, q)]) for q in (0, 0.5, 0.9, 1)))
 
 
 def _popularity(item_counts: NDArray[np.int64]) -> Popularity:
@@ -172,7 +174,7 @@ def _popularity(item_counts: NDArray[np.int64]) -> Popularity:
     spreads = (np.geomspace(1, num_seen, _NUM_RANKS), np.linspace(1, num_seen, _NUM_RANKS // 3))
     ranks = np.unique(np.concatenate(spreads).round().astype(int)).tolist()
     return Popularity(
-        quantiles=_quantiles(item_counts),
+        quantiles=_quantiles(*np.unique(item_counts, return_counts=True)),
         num_unseen=num_items - num_seen,
         top=top,
         coverage=tuple(

@@ -1,16 +1,18 @@
-"""Beam combiners of what is known about all of the data: the ids, and the counts per user and item.
+"""Beam combiners of what is known about all of the data: the ids, and the counts per item.
 
-An accumulator keeps the arrays of a few blocks before it merges them: its size follows the vocabularies, not the
-number of blocks.
+An accumulator of ids keeps the arrays of a few blocks before it merges them: its size follows the vocabularies, not
+the number of blocks.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
+from numpy.typing import NDArray
 
-from components.generate.blocks import Catalog, Counts, HeldOut, History
+from components.generate.block_store import BlockStore
+from components.generate.blocks import Catalog, Counts, History, RawIdLists
 from components.generate.ratings import FixedBlock
 from components.ncf.interactions import RawIds, union_of
 
@@ -23,6 +25,10 @@ _Ids = tuple[list[RawIds], list[RawIds], Counts]
 class UniteIds(beam.CombineFn):
     """`History`s, and `FixedBlock`s for their items → `Catalog`."""
 
+    def __init__(self, store: BlockStore) -> None:
+        super().__init__()
+        self._store = store
+
     def create_accumulator(self) -> _Ids:
         """Starts with nothing."""
         return [], [], Counts()
@@ -30,7 +36,8 @@ class UniteIds(beam.CombineFn):
     def add_input(self, accumulator: _Ids, block: History | FixedBlock) -> _Ids:
         """Adds a block's ids. Users who only have given candidates do not count as users."""
         if isinstance(block, History):
-            addition = ([block.raw_user_ids], [block.raw_item_ids], block.counts)
+            ids: RawIdLists = self._store.get(block.ids)
+            addition = ([ids.raw_user_ids], [ids.raw_item_ids], block.counts)
         else:
             addition = ([], [union_of([block.raw_candidates.ravel()])], Counts())
         return self.merge_accumulators([accumulator, addition])
@@ -47,51 +54,30 @@ class UniteIds(beam.CombineFn):
 
     def extract_output(self, accumulator: _Ids) -> Catalog:
         """Merges what is pending."""
-        users, items, counts = accumulator
-        return Catalog(union_of(users), union_of(items), counts)
+        ids = RawIdLists(union_of(accumulator[0]), union_of(accumulator[1]))
+        (place,) = self._store.put([ids])
+        return Catalog(len(ids.raw_user_ids), len(ids.raw_item_ids), accumulator[2], place)
 
 
-class AddHeldOut(beam.CombineFn):
-    """`HeldOut` of each partition → that of all users, ascending, with the items' counts added up."""
+class AddItemCounts(beam.CombineFn):
+    """int64 [num_items] of each partition → their sum."""
 
-    def create_accumulator(self) -> list[HeldOut]:
-        """Starts with nothing."""
-        return []
+    def create_accumulator(self) -> Any:
+        """Starts with what adds nothing to an array of any length."""
+        return np.int64(0)
 
-    def add_input(self, accumulator: list[HeldOut], block: HeldOut) -> list[HeldOut]:
+    def add_input(self, accumulator: Any, counts: NDArray[np.int64]) -> Any:
         """Adds a partition."""
-        return self.merge_accumulators([accumulator, [block]])
+        return accumulator + counts
 
-    def merge_accumulators(self, accumulators: Iterable[list[HeldOut]]) -> list[HeldOut]:
+    def merge_accumulators(self, accumulators: Iterable[Any]) -> Any:
         """Puts accumulators together."""
-        blocks = [block for accumulator in accumulators for block in accumulator]
-        return [_add(blocks)] if len(blocks) > _MAX_PENDING_BLOCKS else blocks
+        return sum(accumulators, np.int64(0))
 
-    def extract_output(self, accumulator: list[HeldOut]) -> HeldOut:
-        """Merges what is pending and puts the users in order."""
-        total = _add(accumulator)
-        order = np.argsort(total.users, kind="stable")
-        return HeldOut(
-            users=total.users[order],
-            validation_items=total.validation_items[order],
-            test_items=total.test_items[order],
-            num_train_interactions=total.num_train_interactions[order],
-            item_counts=total.item_counts,
-        )
+    def extract_output(self, accumulator: Any) -> Any:
+        """Returns the sum."""
+        return accumulator
 
 
 def _shorten(arrays: list[RawIds]) -> list[RawIds]:
     return [union_of(arrays)] if len(arrays) > _MAX_PENDING_BLOCKS else arrays
-
-
-def _add(blocks: Sequence[HeldOut]) -> HeldOut:
-    def together(name: str) -> Any:
-        return np.concatenate([getattr(block, name) for block in blocks])
-
-    return HeldOut(
-        users=together("users"),
-        validation_items=together("validation_items"),
-        test_items=together("test_items"),
-        num_train_interactions=together("num_train_interactions"),
-        item_counts=np.sum([block.item_counts for block in blocks], axis=0),
-    )

@@ -35,7 +35,7 @@ def generate(
         beam_options: Options of that runner, each "name=value".
         seed: Seed of the shuffle, the ties and the candidates.
         examples: positives/, validation/, eval/ (loo-999-masked), eval_loo-99/, eval_fixed/ record files,
-            training_cycle_<epoch>/ record files, users.parquet, items.parquet, held_out.parquet, card.html,
+            training_cycle_<epoch>/ record files, users.parquet/, items.parquet, held_out.parquet/, card.html,
             manifest.json.
     """
     from components.generate.config import GenerateConfig

@@ -22,7 +22,7 @@ class GenerateConfig:
         protocols: The evaluation protocols to draw candidates for, of "loo-99" and "loo-999-masked". "fixed" is
             written whenever the data set gives candidates; naming it demands that it does.
         num_shards: Files that the training positives, each protocol's candidates and each offline epoch are spread
-            over: fewer when there is too little to spread, more when a file would hold more than two million rows.
+            over: fewer when there is too little to spread, more when files would get too large.
         eval_prebatch_size: Rows of an evaluation Example, a multiple of 1,000.
         offline_epochs: Training epochs to write with their negatives, for trainers that do not draw their own.
         num_offline_negatives: Negatives of each positive in them.

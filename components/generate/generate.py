@@ -38,7 +38,7 @@ def generate(config: GenerateConfig, ratings: str | os.PathLike[str], output: st
         config: The parameters.
         ratings: The folder that download wrote: a local path or gs://bucket/name.
         output: The `examples` folder to write, likewise: positives/, validation/, by protocol eval/, eval_loo-99/ and
-            eval_fixed/, by epoch training_cycle_<epoch>/ record files, held_out.parquet, users.parquet,
+            eval_fixed/, by epoch training_cycle_<epoch>/ record files, held_out.parquet/, users.parquet/,
             items.parquet, card.html, manifest.json.
 
     Raises:
@@ -105,11 +105,10 @@ def _count_rejected_reasons(source: "Ratings") -> dict[str, int]:
 def _render_card(manifest: Manifest, source: "Ratings", folder: str, rejected_reasons: dict[str, int]) -> str:
     from components.generate.card import render_card
     from components.generate.card_content import card_content
-    from components.generate.tables import read_train_counts
+    from components.generate.tables import count_users, read_item_counts
 
-    item_counts = read_train_counts(folder, "items.parquet")
-    user_counts = read_train_counts(folder, "users.parquet")
-    return render_card(card_content(manifest, source.manifest, item_counts, user_counts, rejected_reasons))
+    item_counts, users_by_count = read_item_counts(folder), count_users(folder)
+    return render_card(card_content(manifest, source.manifest, item_counts, users_by_count, rejected_reasons))
 
 
 def _choose_protocols(config: GenerateConfig, source: "Ratings") -> tuple[Protocol, ...]:

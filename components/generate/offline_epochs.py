@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from components.ncf.counter_random import Stream, derive_key
 from components.ncf.errors import InputError
-from components.ncf.interactions import ItemLists
+from components.ncf.interactions import ItemLists, offsets_of
 from components.ncf.leave_one_out import LeaveOneOut
 from components.ncf.negatives import sample_train_negatives
 from components.ncf.permutation import shuffled_positions
@@ -43,6 +43,19 @@ class OfflineRows:
     def take(self, rows: NDArray[np.int64]) -> "OfflineRows":
         """Returns some of the rows."""
         return OfflineRows(self.positions[rows], self.users[rows], self.items[rows], self.labels[rows])
+
+
+@dataclass(frozen=True)
+class EpochShare:
+    """The part of the users of one partition in every offline epoch.
+
+    Attributes:
+        least_hash: Of its users' ids. Partitions are ranges of hashes, so this puts them in an order.
+        num_positives: Training positives of those users.
+    """
+
+    least_hash: int
+    num_positives: int
 
 
 @dataclass(frozen=True)
@@ -98,6 +111,38 @@ class EpochLayout:
         return positions // np.uint32(min(self.rows_per_file, (1 << 32) - 1))
 
 
+def share_of(split: LeaveOneOut, hashes: NDArray[np.uint32]) -> EpochShare:
+    """Returns how many of the positives of every epoch are a partition's, and which partition that is.
+
+    Args:
+        split: The histories of all users of one partition, at least one.
+        hashes: uint32 [num_users], of the users' raw ids.
+    """
+    return EpochShare(int(hashes.min()), int(split.is_train.sum()))
+
+
+def first_rows_of(split: LeaveOneOut, hashes: NDArray[np.uint32], shares: Iterable[EpochShare]) -> NDArray[np.int64]:
+    """Numbers the training positives of all users by (hash of the user's id, user, item).
+
+    A partition is a range of hashes, so that its own numbers follow from the sizes of the others, whatever the number
+    of partitions.
+
+    Args:
+        split: The histories of all users of one partition, at least one.
+        hashes: uint32 [num_users], of the users' raw ids.
+        shares: Of every partition.
+
+    Returns:
+        int64 [num_users], the number of each user's first positive.
+    """
+    least_hash = int(hashes.min())
+    num_before = sum(share.num_positives for share in shares if share.least_hash < least_hash)
+    order = np.argsort(hashes, kind="stable")
+    first_rows = np.empty(len(order), np.int64)
+    first_rows[order] = num_before + offsets_of(split.seen.lengths[order] - 2)[:-1]
+    return first_rows
+
+
 def epoch_rows(
     split: LeaveOneOut,
     first_rows: NDArray[np.int64],
@@ -111,7 +156,7 @@ def epoch_rows(
 
     Args:
         split: The users' histories.
-        first_rows: int64 [all users], how many training positives the users before each dense user have.
+        first_rows: int64 [num_users], of each user of the split, as `first_rows_of` returns them.
         num_items: Size of the catalogue.
         num_epoch_rows: Rows of the epoch, of all users.
         num_negatives: Negatives of each positive.
@@ -121,8 +166,8 @@ def epoch_rows(
     users, items = split.train_pairs()
     positives = ItemLists(_train_offsets(split), items)
     places = np.repeat(np.arange(len(split.users)), positives.lengths)
-    # The place of each positive among those of all users, in the order of (user, item).
-    indices = first_rows[users] + np.arange(len(users)) - positives.offsets[places]
+    # The place of each positive among those of all users.
+    indices = first_rows[places] + np.arange(len(users)) - positives.offsets[places]
     row_size = 1 + num_negatives
     negatives_key = derive_key(seed, Stream.TRAIN_NEGATIVES, epoch)
     order_key = derive_key(seed, Stream.OFFLINE_SHUFFLE, epoch)

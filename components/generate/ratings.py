@@ -16,7 +16,8 @@ from components.ncf.errors import InputError
 from components.ncf.interactions import Interactions, RawIds
 from components.ncf.manifest import MANIFEST_NAME, Manifest, decode_manifest
 
-# Bounds a block whatever the size of the row groups: 20 MB of interactions.
+# Bounds a block, and what is read at a time to make one, whatever the size of the row groups: 20 MB of interactions.
+# Every block is cut into a piece for each partition of the users, so that small ones would make many tiny pieces.
 MAX_BLOCK_ROWS = 1 << 20
 _MAX_FIXED_BLOCK_ROWS = 1 << 13
 
@@ -28,11 +29,11 @@ _ITEM_COLUMNS = ("raw_item_id", "title", "genres")
 
 
 @dataclass(frozen=True)
-class RowGroup:
-    """A piece of a Parquet file that one worker reads."""
+class RowGroups:
+    """A piece of a Parquet file that one worker reads: consecutive row groups, or a single large one."""
 
     place: str
-    index: int
+    indices: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,18 @@ class Ratings:
     Attributes:
         folder: Its place.
         manifest: Its manifest.
-        interactions: The row groups of `interactions-*.parquet`.
+        interactions: The pieces of `interactions-*.parquet`.
         num_rows: Rows in them.
-        fixed: The row groups of `fixed.parquet`; empty when there is none.
+        fixed: The pieces of `fixed.parquet`; empty when there is none.
         num_fixed_candidates: Candidates of each user in `fixed.parquet`, or 0.
         titles: The place of `items.parquet`, or None when there is none.
     """
 
     folder: str
     manifest: Manifest
-    interactions: tuple[RowGroup, ...]
+    interactions: tuple[RowGroups, ...]
     num_rows: int
-    fixed: tuple[RowGroup, ...]
+    fixed: tuple[RowGroups, ...]
     num_fixed_candidates: int
     titles: str | None
 
@@ -88,11 +89,11 @@ def open_ratings(folder: str) -> Ratings:
     if not places:
         raise InputError(f"{folder} holds no interactions-*.parquet: run download again.")
     id_types: dict[str, tuple[str, str]] = {}
-    row_groups, num_rows = [], 0
+    pieces, num_rows = list[RowGroups](), 0
     for place in places:
         with _opening(place) as file:
             _check(file, place, _INTERACTION_COLUMNS, id_types)
-            row_groups += [RowGroup(place, index) for index in range(file.metadata.num_row_groups)]
+            pieces += _cut_file(place, file.metadata, MAX_BLOCK_ROWS)
             num_rows += file.metadata.num_rows
     has_fixed = "fixed.parquet" in names
     fixed, num_candidates = _open_fixed(join(folder, "fixed.parquet"), id_types) if has_fixed else ((), 0)
@@ -100,16 +101,16 @@ def open_ratings(folder: str) -> Ratings:
     if titles is not None:
         with _opening(titles) as file:
             _check(file, titles, _ITEM_COLUMNS, id_types)
-    return Ratings(folder, manifest, tuple(row_groups), num_rows, fixed, num_candidates, titles)
+    return Ratings(folder, manifest, tuple(pieces), num_rows, fixed, num_candidates, titles)
 
 
-def read_interactions(row_group: RowGroup) -> Iterator[Interactions]:
-    """Yields the row group as blocks of at most `MAX_BLOCK_ROWS` rows.
+def read_interactions(piece: RowGroups) -> Iterator[Interactions]:
+    """Yields the piece as blocks of at most `MAX_BLOCK_ROWS` rows.
 
     Raises:
-        InputError: The row group is damaged or has missing values.
+        InputError: The piece is damaged or has missing values.
     """
-    for batch in _read_batches(row_group, _INTERACTION_COLUMNS, MAX_BLOCK_ROWS):
+    for batch in _read_batches(piece, _INTERACTION_COLUMNS, MAX_BLOCK_ROWS):
         raw_user_ids, users = _encode(batch.column("raw_user_id"))
         raw_item_ids, items = _encode(batch.column("raw_item_id"))
         ratings = batch.column("rating").cast(pa.float32()).to_numpy(zero_copy_only=False)
@@ -117,25 +118,25 @@ def read_interactions(row_group: RowGroup) -> Iterator[Interactions]:
         yield Interactions(raw_user_ids, raw_item_ids, users, items, ratings, timestamps)
 
 
-def read_fixed(row_group: RowGroup, num_candidates: int) -> Iterator[FixedBlock]:
-    """Yields the row group of `fixed.parquet` as blocks.
+def read_fixed(piece: RowGroups, num_candidates: int) -> Iterator[FixedBlock]:
+    """Yields the piece of `fixed.parquet` as blocks.
 
     Raises:
-        InputError: The row group is damaged, has missing values, or a user has another number of candidates.
+        InputError: The piece is damaged, has missing values, or a user has another number of candidates.
     """
-    for batch in _read_batches(row_group, _FIXED_COLUMNS, _MAX_FIXED_BLOCK_ROWS):
+    for batch in _read_batches(piece, _FIXED_COLUMNS, _MAX_FIXED_BLOCK_ROWS):
         raw_user_ids = _raw_ids(batch.column("raw_user_id"))
         candidates = batch.column("candidates")
         lengths = candidates.value_lengths().to_numpy(zero_copy_only=False)
         if np.any(lengths != num_candidates):
             row = int(np.argmax(lengths != num_candidates))
             raise InputError(
-                f"{row_group.place} gives user {raw_user_ids[row]} {lengths[row]} candidates where others have "
+                f"{piece.place} gives user {raw_user_ids[row]} {lengths[row]} candidates where others have "
                 f"{num_candidates}: every user needs the same number."
             )
         flat = candidates.flatten()
         if flat.null_count:
-            raise InputError(f"{row_group.place} has {flat.null_count} missing candidates: run download again.")
+            raise InputError(f"{piece.place} has {flat.null_count} missing candidates: run download again.")
         raw_candidates = _raw_ids(flat).reshape(-1, num_candidates)
         yield FixedBlock(raw_user_ids, _raw_ids(batch.column("raw_item_id")), raw_candidates)
 
@@ -190,25 +191,40 @@ def _kind_of(place: str, name: str, type_: pa.DataType) -> str:
     raise InputError(f"{place} has {type_} values in column {name} where {due} is due: run download again.")
 
 
-def _open_fixed(place: str, id_types: dict[str, tuple[str, str]]) -> tuple[tuple[RowGroup, ...], int]:
+def _open_fixed(place: str, id_types: dict[str, tuple[str, str]]) -> tuple[tuple[RowGroups, ...], int]:
     with _opening(place) as file:
         _check(file, place, _FIXED_COLUMNS, id_types)
-        num_row_groups = file.metadata.num_row_groups
+        pieces = tuple(_cut_file(place, file.metadata, _MAX_FIXED_BLOCK_ROWS))
         first = next(file.iter_batches(batch_size=1, columns=["candidates"]), None)
     num_candidates = first.column("candidates").value_lengths()[0].as_py() if first is not None and len(first) else 0
     if not num_candidates:
         raise InputError(f"{place} holds no candidates: remove it or run download again.")
-    return tuple(RowGroup(place, index) for index in range(num_row_groups)), num_candidates
+    return pieces, num_candidates
 
 
-def _read_batches(row_group: RowGroup, columns: tuple[str, ...], num_rows: int) -> Iterator[pa.RecordBatch]:
-    with _opening(row_group.place) as file:
-        for batch in file.iter_batches(batch_size=num_rows, row_groups=[row_group.index], columns=list(columns)):
+def _cut_file(place: str, metadata: pq.FileMetaData, max_rows: int) -> Iterator[RowGroups]:
+    """Yields all row groups of a file, each time as many as have at most `max_rows` rows together, or one."""
+    indices: list[int] = []
+    num_rows = 0
+    for index in range(metadata.num_row_groups):
+        more = metadata.row_group(index).num_rows
+        if indices and num_rows + more > max_rows:
+            yield RowGroups(place, tuple(indices))
+            indices, num_rows = [], 0
+        indices.append(index)
+        num_rows += more
+    if indices:
+        yield RowGroups(place, tuple(indices))
+
+
+def _read_batches(piece: RowGroups, columns: tuple[str, ...], num_rows: int) -> Iterator[pa.RecordBatch]:
+    with _opening(piece.place) as file:
+        for batch in file.iter_batches(batch_size=num_rows, row_groups=list(piece.indices), columns=list(columns)):
             for name in columns:
                 if batch.column(name).null_count:
                     raise InputError(
-                        f"{row_group.place} has {batch.column(name).null_count} missing values in column {name} "
-                        f"(row group {row_group.index}): run download again."
+                        f"{piece.place} has {batch.column(name).null_count} missing values in column {name} among row "
+                        f"groups {piece.indices[0]} to {piece.indices[-1]}: run download again."
                     )
             yield batch
 

@@ -1,7 +1,8 @@
 """The work on the data as Beam transforms, without input or output: blocks in, blocks out.
 
 Every element is a block of columns of thousands of rows. What knows all of the data is the catalog (the sorted ids)
-and the counts per item, both built by combiners and passed on as side inputs.
+and the counts per item, both built by combiners and passed on as side inputs; of the users nothing else is ever in one
+place.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,7 +10,8 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.pvalue import AsSingleton
+from apache_beam.pvalue import AsIter, AsSingleton
+from numpy.typing import NDArray
 
 from components.generate.block_store import BlockStore
 from components.generate.blocks import (
@@ -19,12 +21,25 @@ from components.generate.blocks import (
     History,
     HistoryRows,
     Positives,
+    RawIdLists,
     UsersToRank,
 )
 from components.generate.cleaning import clean, find_test_items
-from components.generate.combiners import AddHeldOut, UniteIds
+from components.generate.combiners import AddItemCounts, UniteIds
 from components.generate.failures import carrying_failures
-from components.generate.offline_epochs import EpochLayout, OfflineRows, epoch_rows
+from components.generate.file_counts import (
+    epoch_layout,
+    num_evaluation_files,
+    num_positive_files,
+    table_file_of_users,
+)
+from components.generate.offline_epochs import (
+    EpochShare,
+    OfflineRows,
+    epoch_rows,
+    first_rows_of,
+    share_of,
+)
 from components.generate.progress import count
 from components.generate.protocols import FIXED_NAME, Protocol
 from components.generate.ratings import FixedBlock
@@ -33,6 +48,7 @@ from components.ncf.errors import InputError
 from components.ncf.interactions import (
     Interactions,
     ItemLists,
+    hash_of_ids,
     index_of,
     offsets_of,
     partition_by_user,
@@ -40,11 +56,6 @@ from components.ncf.interactions import (
     rows_by_key,
 )
 from components.ncf.leave_one_out import LeaveOneOut, leave_one_out
-
-# Bounds what the writer of a file holds.
-MAX_ROWS_PER_FILE = 1 << 21
-# Fewer rows than this in a file make no sense, and leave a chance that another file gets none.
-MIN_ROWS_PER_FILE = 64
 
 
 class GroupPieces(beam.PTransform):
@@ -87,15 +98,16 @@ class GatherHistories(beam.PTransform):
 class BuildCatalog(beam.PTransform):
     """`History` of every partition (and `FixedBlock`, for its items) → the one checked `Catalog`."""
 
-    def __init__(self, min_ratings: int) -> None:
+    def __init__(self, min_ratings: int, store: BlockStore) -> None:
         super().__init__()
         self._min_ratings = min_ratings
+        self._store = store
 
     def expand(self, histories: beam.PCollection) -> beam.PCollection:
         """Unites and checks."""
         return (
             histories
-            | "Unite the ids" >> beam.CombineGlobally(UniteIds())
+            | "Unite the ids" >> beam.CombineGlobally(UniteIds(self._store))
             | "Check that enough is left" >> beam.ParDo(_CheckCatalog(self._min_ratings))
         )
 
@@ -156,8 +168,8 @@ class AssignUsersToFiles(beam.PTransform):
         )
 
 
-class CountTrainInteractions(beam.PTransform):
-    """`LeaveOneOut` of every partition → the one `HeldOut` of all users and items."""
+class CountItems(beam.PTransform):
+    """`LeaveOneOut` of every partition → the one int64 [num_items], training positives of every item."""
 
     def __init__(self, catalog: beam.PCollection) -> None:
         super().__init__()
@@ -167,8 +179,24 @@ class CountTrainInteractions(beam.PTransform):
         """Counts and adds up."""
         return (
             splits
-            | "Count per user and per item" >> beam.ParDo(_CountTrainInteractions(), AsSingleton(self._catalog))
-            | "Add up the counts" >> beam.CombineGlobally(AddHeldOut()).without_defaults()
+            | "Count each item's training positives" >> beam.ParDo(_CountItems(), AsSingleton(self._catalog))
+            | "Add up the counts" >> beam.CombineGlobally(AddItemCounts()).without_defaults()
+        )
+
+
+class TabulateUsers(beam.PTransform):
+    """`LeaveOneOut` of every partition → (file of the tables of users, its blocks of `HeldOut`)."""
+
+    def __init__(self, store: BlockStore) -> None:
+        super().__init__()
+        self._store = store
+
+    def expand(self, splits: beam.PCollection) -> beam.PCollection:
+        """Cuts and gathers."""
+        return (
+            splits
+            | "Assign each user to a file of the tables" >> beam.ParDo(_CutTables())
+            | "Gather the users of each file of the tables" >> GroupPieces(self._store, tuple[int, Any])
         )
 
 
@@ -178,7 +206,6 @@ class CutOfflineEpochs(beam.PTransform):
     def __init__(
         self,
         catalog: beam.PCollection,
-        held_out: beam.PCollection,
         num_epochs: int,
         num_negatives: int,
         prebatch_size: int,
@@ -188,42 +215,21 @@ class CutOfflineEpochs(beam.PTransform):
     ) -> None:
         super().__init__()
         self._catalog = catalog
-        self._held_out = held_out
         self._num_epochs = num_epochs
         self._cut = _CutOfflineEpoch(num_negatives, prebatch_size, num_shards, seed, store)
         self._store = store
 
     def expand(self, splits: beam.PCollection) -> beam.PCollection:
-        """Sets the splits aside until the counts of all users are known; then draws, cuts and gathers."""
+        """Sets the splits aside until the sizes of all are known; then draws, cuts and gathers."""
+        shares = splits | "Count each partition's positives" >> beam.ParDo(_ShareOfEpoch(), AsSingleton(self._catalog))
         return (
             splits
             | "Set the splits aside" >> beam.ParDo(_PutForEachEpoch(self._num_epochs, self._store))
             | "Spread the epochs" >> beam.Reshuffle()
             | "Draw an epoch's negatives and place its rows"
-            >> beam.ParDo(self._cut, AsSingleton(self._catalog), AsSingleton(self._held_out))
+            >> beam.ParDo(self._cut, AsSingleton(self._catalog), AsIter(shares))
             | "Gather the rows of each file" >> GroupPieces(self._store, tuple[tuple[int, int], Any])
         )
-
-
-def num_positive_files(catalog: Catalog, num_shards: int) -> int:
-    """Returns how many files the positives go to, fewer than `num_shards` when there are hardly any rows."""
-    num_rows = catalog.num_train_positives
-    return max(1, min(_enough_files(num_rows, num_shards), num_rows // MIN_ROWS_PER_FILE))
-
-
-def num_evaluation_files(catalog: Catalog, num_shards: int, users_per_prebatch: int) -> int:
-    """Returns how many files a protocol's pre-batches go to: at most one for each pre-batch."""
-    return min(_enough_files(catalog.counts.rows_kept, num_shards), -(-catalog.num_users // users_per_prebatch))
-
-
-def epoch_layout(catalog: Catalog, num_negatives: int, prebatch_size: int, num_shards: int) -> EpochLayout:
-    """Returns where the rows of an offline epoch go."""
-    num_rows = catalog.num_train_positives * (1 + num_negatives)
-    return EpochLayout.of(num_rows, prebatch_size, _enough_files(num_rows, num_shards))
-
-
-def _enough_files(num_rows: int, num_shards: int) -> int:
-    return max(num_shards, -(-num_rows // MAX_ROWS_PER_FILE))
 
 
 class _PutPieces(beam.DoFn):
@@ -277,7 +283,7 @@ class _CleanHistories(beam.DoFn):
             count(name, amount)
         test_items = find_test_items(kept, given) if self._has_fixed else None
         rows = HistoryRows(kept.users, kept.items, kept.timestamps, test_items)
-        yield History(kept.raw_user_ids, kept.raw_item_ids, counts, self._store.put([rows])[0])
+        yield History(counts, *self._store.put([RawIdLists(kept.raw_user_ids, kept.raw_item_ids), rows]))
 
 
 class _CheckCatalog(beam.DoFn):
@@ -307,15 +313,16 @@ class _HoldOutItems(beam.DoFn):
     def process(self, history: History, catalog: Catalog) -> Iterator[LeaveOneOut]:
         if not history.counts.rows_kept:
             return
+        ids: RawIdLists = self._store.get(history.ids)
         rows: HistoryRows = self._store.get(history.rows)
-        user_index = index_of(history.raw_user_ids, catalog.raw_user_ids)
-        item_index = index_of(history.raw_item_ids, catalog.raw_item_ids)
+        user_index = index_of(ids.raw_user_ids, catalog.raw_user_ids)
+        item_index = index_of(ids.raw_item_ids, catalog.raw_item_ids)
         given = None if rows.test_items is None else item_index[rows.test_items]
         split = leave_one_out(user_index[rows.users], item_index[rows.items], rows.timestamps, self._seed, given)
         has_seen_all = split.seen.lengths == catalog.num_items
         if has_seen_all.any():
             raise InputError(
-                f"User {history.raw_user_ids[np.argmax(has_seen_all)]} has interacted with every one of the "
+                f"User {ids.raw_user_ids[np.argmax(has_seen_all)]} has interacted with every one of the "
                 f"{catalog.num_items} items, so that there is nothing to rank the held-out item against: "
                 "remove the user or bring more items."
             )
@@ -401,11 +408,11 @@ class _CutOfflineEpoch(beam.DoFn):
 
     @carrying_failures
     def process(
-        self, epoch_and_split: tuple[int, Any], catalog: Catalog, held_out: HeldOut
+        self, epoch_and_split: tuple[int, Any], catalog: Catalog, shares: Iterable[EpochShare]
     ) -> Iterator[list[tuple[tuple[int, int], OfflineRows]]]:
         epoch, split = epoch_and_split[0], self._store.get(epoch_and_split[1])
         layout = epoch_layout(catalog, self._num_negatives, self._prebatch_size, self._num_shards)
-        first_rows = offsets_of(held_out.num_train_interactions)
+        first_rows = first_rows_of(split, _hashes_of_users(split, catalog), shares)
         for block in epoch_rows(
             split, first_rows, catalog.num_items, layout.num_rows, self._num_negatives, self._seed, epoch
         ):
@@ -413,14 +420,26 @@ class _CutOfflineEpoch(beam.DoFn):
             yield [((epoch, file), block.take(rows)) for file, rows in rows_by_key(layout.file_of(block.positions))]
 
 
-class _CountTrainInteractions(beam.DoFn):
+class _ShareOfEpoch(beam.DoFn):
     @carrying_failures
-    def process(self, split: LeaveOneOut, catalog: Catalog) -> Iterator[HeldOut]:
+    def process(self, split: LeaveOneOut, catalog: Catalog) -> Iterator[EpochShare]:
+        yield share_of(split, _hashes_of_users(split, catalog))
+
+
+def _hashes_of_users(split: LeaveOneOut, catalog: Catalog) -> NDArray[np.uint32]:
+    return hash_of_ids(catalog.raw_user_ids[split.users])
+
+
+class _CountItems(beam.DoFn):
+    @carrying_failures
+    def process(self, split: LeaveOneOut, catalog: Catalog) -> Iterator[NDArray[np.int64]]:
         _, items = split.train_pairs()
-        yield HeldOut(
-            split.users,
-            split.validation_items,
-            split.test_items,
-            split.seen.lengths - 2,
-            np.bincount(items, minlength=catalog.num_items),
-        )
+        yield np.bincount(items, minlength=catalog.num_items)
+
+
+class _CutTables(beam.DoFn):
+    @carrying_failures
+    def process(self, split: LeaveOneOut) -> Iterator[list[tuple[int, HeldOut]]]:
+        held_out = HeldOut(split.users, split.validation_items, split.test_items, split.seen.lengths - 2)
+        files = table_file_of_users(split.users)
+        yield [(file, held_out.take(rows)) for file, rows in rows_by_key(files)]

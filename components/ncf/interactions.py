@@ -172,14 +172,19 @@ def rows_by_key(keys: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.int64]]]:
 
 
 def partition_of_ids(raw_ids: RawIds, num_partitions: int) -> NDArray[np.int32]:
-    """Returns int32 [num_ids] in [0, num_partitions): a hash of each id, the same in every process."""
+    """Returns the partition of each id, int32 [num_ids] in [0, num_partitions): ascending ranges of the ids' hashes."""
+    return uniform_integers(hash_of_ids(raw_ids), num_partitions).astype(np.int32)
+
+
+def hash_of_ids(raw_ids: RawIds) -> NDArray[np.uint32]:
+    """Returns a hash of each id, uint32 [num_ids], the same in every process."""
     if raw_ids.dtype == object:
         words = np.array([zlib.crc32(raw_id.encode()) for raw_id in raw_ids], np.uint32)
         high = np.zeros_like(words)
     else:
         words, high = raw_ids.astype(np.uint32), (raw_ids >> 32).astype(np.uint32)
     hashes, _ = threefry2x32(_PARTITION_KEY, (words, high))
-    return uniform_integers(hashes, num_partitions).astype(np.int32)
+    return hashes
 
 
 def index_of(raw_ids: RawIds, vocabulary: RawIds) -> NDArray[np.int32]:

@@ -129,7 +129,7 @@ class Bin:
         return f"{self.low:,}" if self.low == self.high else f"{self.low:,}\N{EN DASH}{self.high:,}"
 
 
-def make_bins(counts: NDArray[np.int64]) -> tuple[Bin, ...]:
+def make_bins(counts: NDArray[np.int64], times: NDArray[np.int64] | None = None) -> tuple[Bin, ...]:
     """Sorts counts into at most 16 bins that begin at the least one.
 
     Where few whole numbers lie between the least and the greatest, each has a bin of its own. Otherwise every bin spans
@@ -137,10 +137,13 @@ def make_bins(counts: NDArray[np.int64]) -> tuple[Bin, ...]:
 
     Args:
         counts: int64 [at least 1], each at least 1.
+        times: int64, how many times each of them is there; once each if not given.
     """
     low, high = int(counts.min()), int(counts.max())
     edges = list(range(low, high + 2)) if high - low < _MAX_BINS else _growing_edges(low, high)
-    numbers = np.diff(np.searchsorted(np.sort(counts), edges)).tolist()
+    order = np.argsort(counts)
+    num_below = np.append(0, np.cumsum(np.ones_like(counts) if times is None else times[order]))
+    numbers = np.diff(num_below[np.searchsorted(counts[order], edges)]).tolist()
     return tuple(Bin(start, end - 1, number) for start, end, number in zip(edges[:-1], edges[1:], numbers, strict=True))
 
 

@@ -164,7 +164,8 @@ def test_the_staged_pipeline_is_the_whole_step_in_the_image(
         "Shuffle positives",
         "Write positives",
         "Write candidates",
-        "Write tables",
+        "Write the tables of users",
+        "Write the table of items",
         "Write the report",
     } <= steps
     (environment,) = components.environments.values()

@@ -174,7 +174,7 @@ def test_a_defect_keeps_its_traceback(
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("not the user's fault")
 
-    monkeypatch.setattr(beam_pipeline, "write_tables", broken)
+    monkeypatch.setattr(beam_pipeline, "write_items", broken)
     # Beam hands on the worker's traceback as text, as an error of its own type.
     with pytest.raises(Exception, match="ZeroDivisionError: not the user's fault"):
         generate(config, write_ratings(rows), tmp_path / "out")

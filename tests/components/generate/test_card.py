@@ -18,6 +18,7 @@ from components.download.parse import RatingsFormat, TimestampForm, parse_rating
 from components.download.text_lines import BlockReader, RejectedLines
 from components.generate.card import render_card
 from components.generate.card_content import OTHER_REASONS, UNKNOWN_REASON, card_content, count_reasons
+from components.generate.tables import count_users
 from components.ncf.errors import InputError
 from components.ncf.examples import read_positives
 
@@ -59,7 +60,7 @@ def make(item_counts, user_counts, reasons=None, num_duplicates=0, num_inactive=
         "parameters": {"dataset": "ml-1m", "titles": "", "max_rejected_fraction": 0.5},
         **changes.pop("ratings", {}),
     }  # fmt: skip
-    return card_content(manifest, ratings, item_counts, user_counts, reasons or {})
+    return card_content(manifest, ratings, item_counts, Counter(user_counts.tolist()), reasons or {})
 
 
 def whole():
@@ -309,13 +310,14 @@ def test_same_numbers_give_the_same_page():
 def test_card_of_a_real_run_agrees_with_its_records(examples):
     ratings = examples.parent / "ratings"
     manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (examples, ratings)]
-    counts = [
+    item_counts, user_counts = (
         pq.read_table(examples / f"{name}.parquet")["num_train_interactions"].to_numpy() for name in ("items", "users")
-    ]
+    )
+    assert count_users(str(examples)) == Counter(user_counts.tolist())
     with (ratings / "rejected.csv").open("rb") as stream:
         reasons = count_reasons(stream, 10)
     assert reasons == {}
-    content = card_content(*manifests, *counts, reasons)
+    content = card_content(*manifests, item_counts, Counter(user_counts.tolist()), reasons)
     users, items = read_positives(examples, manifests[0]).values()
     by_item = sorted(Counter(items.tolist()).values(), reverse=True)
     assert content.popularity.quantiles.maximum == by_item[0]

@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
+from components.generate import beam_pipeline, file_counts
 from components.generate.config import GenerateConfig
 from components.generate.generate import generate
 from components.ncf.counter_random import Stream, derive_key, threefry2x32
@@ -106,6 +107,24 @@ def test_the_files_are_what_the_rows_say(
         "genres": ["Drama|Comedy" if item in titled else None for item in expected.raw_items],
         "num_train_interactions": [num_train[item] for item in range(len(expected.raw_items))],
     }
+
+
+def test_the_tables_of_users_are_cut_by_dense_index_and_read_as_one(
+    rows: list[Row], config: GenerateConfig, write_ratings: Any, examples: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(file_counts, "USERS_PER_TABLE_FILE", 60)
+    monkeypatch.setattr(beam_pipeline, "ROWS_PER_PARTITION", 500)
+    generate(config, write_ratings(rows), tmp_path / "cut")
+    num_users = pq.read_table(examples / "users.parquet").num_rows
+    for name in ("users", "held_out"):
+        folder = tmp_path / "cut" / f"{name}.parquet"
+        parts = [folder / f"{name}-{part:05d}-of-00003.parquet" for part in range(3)]
+        assert sorted(folder.iterdir()) == parts
+        ids = [pq.read_table(part)["user_id"].to_pylist() for part in parts]
+        assert ids == [list(range(0, 60)), list(range(60, 120)), list(range(120, num_users))]
+        assert pq.read_table(folder).equals(pq.read_table(examples / f"{name}.parquet"))
+    assert (tmp_path / "cut" / "card.html").read_text() == (examples / "card.html").read_text()
 
 
 def test_the_manifest_describes_the_files(rows: list[Row], config: GenerateConfig, examples: Path) -> None:

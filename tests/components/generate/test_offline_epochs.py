@@ -13,9 +13,11 @@ from scipy import stats
 
 from components.generate.config import GenerateConfig
 from components.generate.generate import generate
-from components.generate.offline_epochs import EpochLayout
+from components.generate.offline_epochs import EpochLayout, first_rows_of, share_of
 from components.ncf.counter_random import Stream, derive_key
 from components.ncf.errors import InputError
+from components.ncf.interactions import ItemLists, offsets_of
+from components.ncf.leave_one_out import LeaveOneOut
 from components.ncf.manifest import Manifest, read_manifest
 from components.train.negative_sampler import build_seen_items, sample_train_negatives
 
@@ -213,6 +215,24 @@ def test_files_hold_whole_prebatches(
     ends = np.cumsum(rows_of_files)
     boundaries = np.concatenate([ends - rows_of_files, ends - 1]).astype(np.uint32)
     assert layout.file_of(boundaries).tolist() == [*range(len(rows_of_files))] * 2
+
+
+def test_partitions_number_their_positives_without_gaps_whatever_their_number() -> None:
+    users = np.array([0, 1, 2, 5, 6], np.int32)
+    hashes = np.array([70, 20, 90, 20, 4_000_000_000], np.uint32)
+    lengths = np.array([5, 3, 4, 6, 3])
+
+    def split_of(some: list[int]) -> LeaveOneOut:
+        seen = ItemLists(offsets_of(lengths[some]), np.zeros(lengths[some].sum(), np.int32))
+        is_train = np.concatenate([np.arange(length) >= 2 for length in lengths[some]])
+        return LeaveOneOut(users[some], seen, is_train, users[some], users[some])
+
+    # By hash and then by user: 1 (1 positive), 5 (4), 0 (3), 2 (2), 6 (1).
+    expected = np.array([5, 0, 8, 1, 10])
+    for partitions in ([[0, 1, 2, 3, 4]], [[1, 3], [0, 2], [4]], [[4], [0, 2], [1, 3]]):
+        shares = [share_of(split_of(some), hashes[some]) for some in partitions]
+        for some in partitions:
+            assert first_rows_of(split_of(some), hashes[some], shares).tolist() == expected[some].tolist()
 
 
 def test_an_epoch_that_no_position_can_count_is_refused() -> None:

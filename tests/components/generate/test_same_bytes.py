@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from components.generate import beam_pipeline, block_store
+from components.generate import beam_pipeline, block_store, ratings
 from components.generate.config import GenerateConfig
 from components.generate.generate import generate
 
@@ -48,6 +48,7 @@ def test_the_bytes_do_not_depend_on_how_the_input_is_cut_or_ordered(
     assert run(config, eight, tmp_path / "b") == expected
     # Nor on how much is worked on at a time, nor on who carries the blocks between stages.
     monkeypatch.setattr(beam_pipeline, "ROWS_PER_PARTITION", 150)
+    monkeypatch.setattr(ratings, "MAX_BLOCK_ROWS", 300)
     assert run(config, eight, tmp_path / "c") == expected
     # Nor on the number of workers.
     assert run(replace(config, beam_options=()), eight, tmp_path / "one-thread") == expected

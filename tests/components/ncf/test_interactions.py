@@ -11,6 +11,7 @@ from components.ncf.interactions import (
     concatenate,
     deduplicate,
     drop_inactive_users,
+    hash_of_ids,
     index_of,
     partition_by_user,
     partition_of_ids,
@@ -133,9 +134,12 @@ def test_partitions_are_balanced(kind: str) -> None:
         "multiples_of_1024": numbers * 1024,
         "strings": np.array([f"user-{number}" for number in numbers], object),
     }[kind]
-    counts = np.bincount(partition_of_ids(raw_ids, 16), minlength=16)
+    partitions = partition_of_ids(raw_ids, 16)
+    counts = np.bincount(partitions, minlength=16)
     assert counts.min() > 1_000
     assert counts.max() < 1_500
+    # Each is a range of hashes: epochs number their rows by that order.
+    assert np.all(np.diff(partitions[np.argsort(hash_of_ids(raw_ids))]) >= 0)
 
 
 @pytest.mark.parametrize("greatest", [3, 70_000])
