@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.generate.allocator import return_free_memory
 from components.generate.config import PREBATCH_MULTIPLE, GenerateConfig
 from components.generate.protocols import FIXED_NAME, SAMPLED_PROTOCOLS, VALIDATION, Protocol, fixed_protocol
 from components.generate.runner_options import IN_MEMORY, check_places
@@ -45,6 +46,7 @@ def generate(config: GenerateConfig, ratings: str | os.PathLike[str], output: st
         InputError: The ratings are damaged or too few, or the output cannot be written.
     """
     started = time.perf_counter()
+    return_free_memory()
     ratings, output = os.fspath(ratings), os.fspath(output)
     check_places(config.beam_runner, ratings, output)
     # Beam and the client of Cloud Storage take seconds to import; who only wants the configuration need not wait.

@@ -1,6 +1,8 @@
 """What bounds the memory of a run: what crosses Beam, what is read at a time, and what the allocator keeps."""
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +52,41 @@ def test_small_row_groups_are_read_together_and_large_ones_in_parts(
     pieces = open_ratings(str(folder)).interactions
     assert {len(piece.indices) for piece in pieces} == {1}
     assert max(block.num_rows for piece in pieces for block in read_interactions(piece)) == 30
+
+
+COUNT_HEAPS = """
+import ctypes, re, sys, threading
+import numpy as np
+from components.generate.allocator import return_free_memory
+
+if sys.argv[1] == "tamed":
+    return_free_memory()
+barrier = threading.Barrier(8)
+
+def work():
+    barrier.wait()
+    arrays = [np.ones(20_000) for _ in range(10)]
+    barrier.wait()
+
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+stream = ctypes.c_void_p(libc.fopen(sys.argv[2].encode(), b"w"))
+libc.malloc_info(0, stream)
+libc.fclose(stream)
+print(len(re.findall("<heap nr", open(sys.argv[2]).read())))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc has heaps for threads")
+def test_threads_share_one_heap(tmp_path: Path) -> None:
+    def num_heaps(mode: str) -> int:
+        command = [sys.executable, "-c", COUNT_HEAPS, mode, str(tmp_path / "malloc.xml")]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    assert num_heaps("as it is") > 2
+    assert num_heaps("tamed") == 1
