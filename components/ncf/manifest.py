@@ -1,10 +1,11 @@
 """Artifact folders: written beside their place, described by a manifest that comes last, then renamed.
 
-A folder that holds `manifest.json` is complete. A killed step leaves at most a hidden `.<name>.partial` sibling,
-which the next attempt removes.
+A folder that holds `manifest.json` is complete. A killed step leaves at most a hidden `.<name>.partial` sibling (or
+`.partial` inside a folder that is a disk of its own), which the next attempt removes.
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -28,25 +29,27 @@ def writing_artifact(path: Path) -> Iterator[Path]:
     """Yields an empty folder to fill; when the block ends it becomes `path`, if it holds a manifest.
 
     Args:
-        path: The artifact's final place. It may exist only as an empty folder.
+        path: The artifact's final place. It may exist only as an empty folder, or be a link to one.
 
     Raises:
-        InputError: `path` is taken, cannot be written, or its disk is full.
+        InputError: `path` is taken, cannot be written, its disk is full, or another process is writing it.
     """
-    partial = path.parent / f".{path.name}.partial"
     with _explaining_os_errors(path):
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        # Beside what a link points to, or else the files could not be renamed.
+        place = path.resolve()
+        partial = _partial_of(place)
+        if place.exists() and (not place.is_dir() or any(found != partial for found in place.iterdir())):
             raise InputError(f"The output {path} already exists and is not empty: remove it or choose another folder.")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        lock = _start(partial, path)
     try:
         with _explaining_os_errors(path):
             yield partial
             if not (partial / MANIFEST_NAME).is_file():
                 raise AssertionError(f"{partial} was left without {MANIFEST_NAME}")
-            _publish(partial, path)
+            _publish(partial, place)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        os.close(lock)
 
 
 def check_output_path(path: Path) -> None:
@@ -132,6 +135,41 @@ def explain_os_error(error: OSError, path: Path | str) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
         return f"{place} cannot be written ({os.strerror(error.errno)}): choose a folder that you may write to."
     return f"{place} failed: {error.strerror or error}."
+
+
+def _partial_of(place: Path) -> Path:
+    """Returns where an artifact is written: beside its place, or inside when that is a disk of its own."""
+    if place.is_dir() and place.stat().st_dev != place.parent.stat().st_dev:
+        return place / ".partial"
+    return place.parent / f".{place.name}.partial"
+
+
+def _start(partial: Path, path: Path) -> int:
+    """Makes the partial folder anew, whatever a killed attempt left of it.
+
+    Returns:
+        What locks it until it is closed; the system does that for a process that is killed.
+    """
+    if partial.is_dir():
+        os.close(_lock(partial, path))
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return _lock(partial, path)
+
+
+def _lock(partial: Path, path: Path) -> int:
+    lock = os.open(partial, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise InputError(
+            f"Another process is writing the output {path}: wait for its end or choose another folder."
+        ) from None
+    except OSError:
+        # Object stores mounted as folders know no locks.
+        pass
+    return lock
 
 
 @contextmanager
