@@ -35,6 +35,11 @@ def resolve_parameters(preset: str, overrides: Iterable[str]) -> Parameters:
                 f"{', '.join(parameters[step])}."
             )
         parameters[step][name] = _parse(f"{step}.{name}", text.strip(), parameters[step][name])
+    chosen, preset_values = parameters["generate"], PRESETS[preset].parameters()["generate"]
+    is_preset = {name: chosen[name] == preset_values[name] for name in ("beam_runner", "beam_options")}
+    if is_preset["beam_options"] and not is_preset["beam_runner"]:
+        # The preset's options are those of the preset's runner.
+        chosen["beam_options"] = []
     return parameters
 
 

@@ -14,6 +14,13 @@ FLINK = "flink"
 DATAFLOW = "dataflow"
 RUNNERS = (IN_MEMORY, FLINK, DATAFLOW)
 
+# What Dataflow cannot guess, and how the command line calls it.
+_DATAFLOW_FLAGS = {
+    "project": "--project",
+    "region": "--region",
+    "temp_location": "--temp-location",
+    "sdk_container_image": "--worker-image",
+}
 # Where Flink's task managers find Beam's Python workers; Beam's own default, its public image, lacks this package.
 _ENVIRONMENTS = ("PROCESS", "EXTERNAL", "DOCKER", "LOOPBACK")
 _REMOTE = "gs://"
@@ -64,16 +71,18 @@ def check_runner_options(runner: str, options: Sequence[str]) -> None:
 
 
 def check_places(runner: str, ratings: str, output: str) -> None:
-    """Checks that a runner's workers can reach the input and the output.
+    """Checks that a runner's workers can reach the input and the output, and that the one is not in the other.
 
     Workers of Flink may share a file system with this process; those of Dataflow never do.
 
     Raises:
-        InputError: They cannot.
+        InputError: They cannot, or it is.
     """
     for name, place in (("ratings", ratings), ("output", output)):
         if not place:
             raise InputError(f"The {name} folder is empty text: give a path or a gs:// folder.")
+    if _is_within(output, ratings):
+        raise InputError(f"The output folder {output} is inside the ratings folder {ratings}: choose another place.")
     if runner != DATAFLOW:
         return
     for name, place in (("ratings", ratings), ("output", output)):
@@ -82,6 +91,12 @@ def check_places(runner: str, ratings: str, output: str) -> None:
                 f"The {name} folder {place} is out of reach of the workers of {runner}, which run on other machines: "
                 "give a gs:// folder."
             )
+
+
+def _is_within(place: str, folder: str) -> bool:
+    if place.startswith(_REMOTE) or folder.startswith(_REMOTE):
+        return f"{place.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
+    return Path(place).resolve().is_relative_to(Path(folder).resolve())
 
 
 def choose_place(runner: str, path: str, uri: str) -> str:
@@ -114,12 +129,11 @@ def _check_flink(values: dict[str, str]) -> None:
 
 
 def _check_dataflow(values: dict[str, str]) -> None:
-    required = ("project", "region", "temp_location", "sdk_container_image")
-    missing = [name for name in required if not values.get(name)]
+    missing = [f"{flag} ({name})" for name, flag in _DATAFLOW_FLAGS.items() if not values.get(name)]
     if missing:
         raise InputError(
-            f"generate.beam_runner {DATAFLOW} needs {', '.join(required)}; missing: {', '.join(missing)}: add each as "
-            "NAME=VALUE to generate.beam_options."
+            f"generate.beam_runner {DATAFLOW} lacks {', '.join(missing)}: give each to `neumf generate`, or the name "
+            "in brackets as NAME=VALUE in generate.beam_options."
         )
     if not _REMOTE_FOLDER.fullmatch(values["temp_location"]):
         raise InputError(

@@ -7,7 +7,10 @@ Nothing of the main program's session is sent along.
 
 import argparse
 import difflib
+import os
+import shlex
 import socket
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -15,16 +18,37 @@ from typing import Any, NoReturn
 import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
+from apache_beam.portability import python_urns
 from apache_beam.runners.portability.flink_runner import FlinkRunner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from components.generate.runner_options import DATAFLOW, FLINK, check_runner_options, split_option
+from components.generate.runner_options import DATAFLOW, FLINK, IN_MEMORY, RUNNERS, check_runner_options, split_option
 from components.ncf.errors import InputError
 
 # Options that only Beam's Flink job server knows, not Beam's Python.
 _JOB_SERVER_OPTIONS = frozenset(
     {"execution_mode_for_batch", "execution_retry_delay", "flink_conf_dir", "number_of_execution_retries"}
 )
+# Who heeds the options of Beam's modules; those of the modules that are not here, everyone does, and these few.
+_HEEDED_BY_ALL = frozenset(
+    {
+        "--default_sdk_harness_log_level",
+        "--element_processing_timeout_minutes",
+        "--job_name",
+        "--max_cache_memory_usage_mb",
+        "--sdk_harness_log_level_overrides",
+    }
+)
+_RUNNERS_OF_MODULES = {
+    "DirectOptions": {IN_MEMORY},
+    "PortableOptions": {FLINK},
+    "JobServerOptions": {FLINK},
+    "FlinkRunnerOptions": {FLINK},
+    "GoogleCloudOptions": {DATAFLOW},
+    "WorkerOptions": {DATAFLOW},
+    "SparkRunnerOptions": set[str](),
+    "PrismRunnerOptions": set[str](),
+}
 # Characters of an engine's own account of what went wrong, which may hold whole stack traces.
 _MAX_REASON = 400
 
@@ -115,12 +139,23 @@ def _make_runner(runner: str) -> Any:
 
         return DataflowRunner()
     # Named, because Beam's default runner may try to download one.
-    return FnApiRunner()
+    return _InMemoryRunner()
+
+
+class _InMemoryRunner(FnApiRunner):
+    """Beam's, with worker processes that end when this one is killed."""
+
+    def run_via_runner_api(self, pipeline_proto: Any, options: PipelineOptions) -> Any:
+        for environment in pipeline_proto.components.environments.values():
+            if environment.urn == python_urns.SUBPROCESS_SDK:
+                command = [sys.executable, "-m", "components.generate.local_worker", str(os.getpid())]
+                environment.payload = f"exec {shlex.join(command)}".encode()
+        return super().run_via_runner_api(pipeline_proto, options)
 
 
 def _flags(runner: str, options: Sequence[str]) -> list[str]:
     """Returns the options as Beam's flags, each known to Beam and with a value that it takes."""
-    parser = _parser()
+    parser, runners_of = _parser()
     actions = {name: action for action in parser._actions for name in action.option_strings}
     flags = []
     for text in options:
@@ -130,6 +165,13 @@ def _flags(runner: str, options: Sequence[str]) -> list[str]:
             nearest = difflib.get_close_matches(name, [known.removeprefix("--") for known in actions], n=1)
             hint = f" (did you mean {nearest[0]}?)" if nearest else ""
             raise InputError(f"generate.beam_options has {name!r}, which is no option of Beam{hint}.")
+        users = runners_of.get(f"--{name}", {runner})
+        if runner not in users:
+            owners = " and ".join(sorted(users)) or "a runner that is none of ours"
+            raise InputError(
+                f"generate.beam_options has {name!r}, an option of {owners}, which generate.beam_runner {runner} would "
+                "ignore: leave it out or change the runner."
+            )
         if action is not None and action.nargs == 0:
             if (value or "true").lower() not in ("true", "false"):
                 raise InputError(f"generate.beam_options has {text!r}, but {name} is either true or false.")
@@ -149,14 +191,20 @@ class _Parser(_BeamArgumentParser):
         raise InputError(f"generate.beam_options: {message}.")
 
 
-def _parser() -> argparse.ArgumentParser:
-    """Returns one parser with the options of all of Beam's modules."""
+def _parser() -> tuple[argparse.ArgumentParser, dict[str, set[str]]]:
+    """Returns one parser with the options of all of Beam's modules, and the runners that heed those of some only."""
     parser = _Parser(allow_abbrev=False, add_help=False, conflict_handler="resolve")
+    runners_of: dict[str, set[str]] = {}
     pending: list[type[PipelineOptions]] = [PipelineOptions]
     while pending:
         options = pending.pop()
         pending += options.__subclasses__()
         add_arguments = options.__dict__.get("_add_argparse_args")
         if add_arguments is not None:
-            add_arguments.__get__(None, options)(parser)
-    return parser
+            own = _Parser(allow_abbrev=False, add_help=False, conflict_handler="resolve")
+            for one in (own, parser):
+                add_arguments.__get__(None, options)(one)
+            users = _RUNNERS_OF_MODULES.get(options.__name__, set(RUNNERS))
+            for name in own._option_string_actions:
+                runners_of.setdefault(name, set()).update(RUNNERS if name in _HEEDED_BY_ALL else users)
+    return parser, runners_of

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -93,3 +94,47 @@ def test_killed_at_any_moment_it_leaves_nothing_complete_and_the_next_run_succee
     subprocess.run(command(ratings, output), check=True, capture_output=True)
     assert contents(output) == expected
     assert not partial.exists()
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+@pytest.mark.slow
+def test_worker_processes_end_with_the_process_that_is_killed(ratings: Path, tmp_path: Path) -> None:
+    processes = ["--beam-option", "direct_running_mode=multi_processing", "--beam-option", "direct_num_workers=2"]
+    process = subprocess.Popen(
+        [*command(ratings, tmp_path / "examples"), *processes], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while not is_true(MOMENTS["positives"], tmp_path / ".examples.partial"):
+        assert process.poll() is None, "the process ended before it wrote anything"
+        time.sleep(0.001)
+    workers = descendants(process.pid)
+    assert len(workers) >= 2
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    for orphan in alive:
+        orphan.kill()
+    assert alive == []
+
+
+@pytest.mark.slow
+def test_a_second_run_to_the_same_output_is_refused_while_the_first_goes_on(
+    ratings: Path, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    output = tmp_path / "examples"
+    process = subprocess.Popen(command(ratings, output), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not is_true(MOMENTS["reading"], tmp_path / ".examples.partial"):
+        assert process.poll() is None, "the process ended before it wrote anything"
+        time.sleep(0.001)
+    process.send_signal(signal.SIGSTOP)
+    second = subprocess.run(command(ratings, output), check=False, capture_output=True, text=True)
+    process.send_signal(signal.SIGCONT)
+    assert second.returncode == 1
+    assert f"error: Another process is writing the output {output}: wait for its end" in second.stderr
+    assert process.wait() == 0
+    assert contents(output) == expected

@@ -44,7 +44,7 @@ def message_of(runner: str, options: list[str]) -> str:
 
 def test_in_memory_is_the_runner_that_downloads_nothing() -> None:
     pipeline = make_pipeline("in_memory", [])
-    assert type(pipeline.runner) is FnApiRunner
+    assert isinstance(pipeline.runner, FnApiRunner)
     assert not pipeline._options.view_as(SetupOptions).save_main_session
 
 
@@ -141,9 +141,31 @@ def test_flink_takes_the_jar_of_a_job_server_to_start(tmp_path: Path) -> None:
 
 
 def test_each_missing_option_of_dataflow_is_named() -> None:
-    assert "missing: project, region, temp_location, sdk_container_image:" in message_of("dataflow", [])
-    for name in DATAFLOW:
-        assert f"missing: {name}:" in message_of("dataflow", as_options(DATAFLOW, **{name: None}))
+    flags = ["--project", "--region", "--temp-location", "--worker-image"]
+    each = [f"{flag} ({name})" for flag, name in zip(flags, DATAFLOW, strict=True)]
+    assert f"lacks {', '.join(each)}: give each" in message_of("dataflow", [])
+    for name, told in zip(DATAFLOW, each, strict=True):
+        assert f"lacks {told}: give each" in message_of("dataflow", as_options(DATAFLOW, **{name: None}))
+
+
+@pytest.mark.parametrize(
+    ("runner", "options", "words"),
+    [
+        ("in_memory", ["region=europe-west4"], "'region', an option of dataflow, which generate.beam_runner in_memory"),
+        ("in_memory", ["job_endpoint=localhost:8099"], "'job_endpoint', an option of flink"),
+        ("in_memory", ["prism_location=here"], "an option of a runner that is none of ours"),
+        ("flink", [*as_options(FLINK), "direct_num_workers=2"], "an option of in_memory, which"),
+        ("dataflow", [*as_options(DATAFLOW), "parallelism=2"], "an option of flink, which"),
+    ],
+)  # fmt: skip
+def test_an_option_of_another_runner_is_refused(runner: str, options: list[str], words: str) -> None:
+    assert words in message_of(runner, options)
+
+
+def test_an_option_of_all_runners_is_taken() -> None:
+    for runner, options in (("in_memory", []), ("flink", as_options(FLINK)), ("dataflow", as_options(DATAFLOW))):
+        given = [*options, "job_name=mine", *(["dry_run=true"] if runner == "dataflow" else [])]
+        assert make_pipeline(runner, given)._options.get_all_options()["job_name"] == "mine"
 
 
 @pytest.mark.parametrize(
@@ -172,6 +194,16 @@ def test_dataflow_needs_places_that_its_workers_reach() -> None:
         check_places("dataflow", "/data/ratings", "gs://bucket/examples")
     with pytest.raises(InputError, match=r"The output folder /data/examples .* gs://"):
         check_places("dataflow", "gs://bucket/ratings", "/data/examples")
+
+
+@pytest.mark.parametrize(
+    ("ratings", "output"),
+    [("ratings", "ratings/examples"), ("ratings", "other/../ratings"), ("gs://bucket/r/", "gs://bucket/r/examples")],
+)
+def test_an_output_inside_the_ratings_is_refused(ratings: str, output: str) -> None:
+    with pytest.raises(InputError, match=f"The output folder {output} is inside the ratings folder {ratings}: choose"):
+        check_places("in_memory", ratings, output)
+    check_places("in_memory", ratings, f"{ratings.rstrip('/')}-examples")
 
 
 def test_workers_elsewhere_get_the_uri_of_an_artifact() -> None:
