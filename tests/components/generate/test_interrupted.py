@@ -103,6 +103,39 @@ def descendants(pid: int) -> list[psutil.Process]:
         return []
 
 
+PARENT = """
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1], str(os.getpid())], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+time.sleep(1_000)
+"""
+IDLE_WORKER = """
+import threading
+from apache_beam.runners.worker import sdk_worker_main
+from components.generate import local_worker
+
+def wait(_):
+    print("ready", flush=True)
+    threading.Event().wait()
+
+sdk_worker_main.main = wait
+local_worker.main()
+"""
+
+
+def test_a_worker_process_that_has_nothing_to_do_ends_with_its_parent_too() -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT, IDLE_WORKER], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        worker = psutil.Process(int(parent.stdout.readline()))
+        assert worker.is_running()
+        parent.kill()
+    _, alive = psutil.wait_procs([worker], timeout=60)
+    for orphan in alive:
+        orphan.kill()
+    assert alive == []
+
+
 @pytest.mark.slow
 def test_worker_processes_end_with_the_process_that_is_killed(ratings: Path, tmp_path: Path) -> None:
     processes = ["--beam-option", "direct_running_mode=multi_processing", "--beam-option", "direct_num_workers=2"]
@@ -113,7 +146,9 @@ def test_worker_processes_end_with_the_process_that_is_killed(ratings: Path, tmp
         assert process.poll() is None, "the process ended before it wrote anything"
         time.sleep(0.001)
     workers = descendants(process.pid)
-    assert len(workers) >= 2
+    # Beam's own would end by themselves at most moments, when they next talk to the process that is gone.
+    own = ["-m", "components.generate.local_worker", str(process.pid)]
+    assert [worker.cmdline()[1:] for worker in workers] == [own, own]
     process.kill()
     process.wait()
     _, alive = psutil.wait_procs(workers, timeout=60)
