@@ -6,12 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
 from apache_beam.pvalue import AsIter, AsSingleton
-from numpy.typing import NDArray
 
 from components.generate.block_store import BlockStore
-from components.generate.blocks import Catalog, Counts, FileReport, HeldOut, Positives, UsersToRank
+from components.generate.blocks import Catalog, Counts, FileReport, HeldOut, Positives, Totals, UsersToRank
 from components.generate.config import GenerateConfig
 from components.generate.failures import carried_failure, carrying_failures, quiet_beam
 from components.generate.file_counts import epoch_layout, num_evaluation_files, num_positive_files, num_table_files
@@ -24,14 +22,14 @@ from components.generate.runners import check_job_server, engine_failure, make_p
 from components.generate.storage import open_reading, writing_file
 from components.generate.tables import write_items, write_users
 from components.generate.transforms import (
+    TABLES,
     AssignUsersToFiles,
     BuildCatalog,
-    CountItems,
+    CountPositives,
     CutOfflineEpochs,
     GatherHistories,
     HoldOutItems,
     ShufflePositives,
-    TabulateUsers,
 )
 from components.ncf.interactions import Interactions
 
@@ -143,6 +141,7 @@ def build_pipeline(pipeline: beam.Pipeline, plan: Plan) -> None:
         | "Build the catalog" >> BuildCatalog(config.min_ratings, store)
     )
     splits = histories | "Hold out items" >> HoldOutItems(catalog, config.seed, store)
+    totals = splits | "Count positives" >> CountPositives(catalog)
     positives = (
         splits
         | "Shuffle positives" >> ShufflePositives(catalog, config.num_shards, config.seed, store)
@@ -153,27 +152,21 @@ def build_pipeline(pipeline: beam.Pipeline, plan: Plan) -> None:
         | "Join sampled and fixed users" >> beam.Flatten()
         | "Assign users to files"
         >> AssignUsersToFiles(catalog, plan.protocols, config.num_shards, config.eval_prebatch_size, store)
-        | "Write candidates" >> beam.ParDo(_WriteEvaluation(plan), AsSingleton(catalog))
+        | "Write candidates and tables of users" >> beam.ParDo(_WriteUsers(plan), AsSingleton(catalog))
     )
     files = (
-        (positives, evaluations, *_write_offline_epochs(splits, catalog, plan))
+        (positives, evaluations, *_write_offline_epochs(splits, catalog, totals, plan))
         | "Join file reports" >> beam.Flatten()
     )  # fmt: skip
     (
-        splits
-        | "Tabulate the users" >> TabulateUsers(store)
-        | "Write the tables of users" >> beam.ParDo(_WriteUsers(plan), AsSingleton(catalog))
+        catalog
+        | "Write the table of items" >> beam.ParDo(_WriteItems(plan), AsSingleton(totals))
+        | "Write the report" >> beam.ParDo(_WriteReport(plan), AsIter(files))
     )
-    (
-        splits
-        | "Count items" >> CountItems(catalog)
-        | "Write the table of items" >> beam.ParDo(_WriteItems(plan), AsSingleton(catalog))
-    )
-    catalog | "Write the report" >> beam.ParDo(_WriteReport(plan), AsIter(files))
 
 
 def _write_offline_epochs(
-    splits: beam.PCollection, catalog: beam.PCollection, plan: Plan
+    splits: beam.PCollection, catalog: beam.PCollection, totals: beam.PCollection, plan: Plan
 ) -> tuple[beam.PCollection, ...]:
     """Returns the one collection of file reports, or nothing when no epoch is asked for."""
     config = plan.config
@@ -184,6 +177,7 @@ def _write_offline_epochs(
         | "Offline epochs"
         >> CutOfflineEpochs(
             catalog,
+            totals,
             config.offline_epochs,
             config.num_offline_negatives,
             config.train_prebatch_size,
@@ -246,10 +240,14 @@ class _WritePositives(_Writer):
         yield report
 
 
-class _WriteEvaluation(_Writer):
+class _WriteUsers(_Writer):
     @carrying_failures
     def process(self, group: tuple[tuple[str, int], Iterable[Any]], catalog: Catalog) -> Iterator[FileReport]:
         (name, file), references = group
+        blocks = list(self._plan.store.get_all(references))
+        if name == TABLES:
+            write_users(self._plan.folder, file, num_table_files(catalog), HeldOut.concatenate(blocks), catalog)
+            return
         (protocol,) = (protocol for protocol in self._plan.protocols if protocol.name == name)
         users_per_prebatch = protocol.users_per_prebatch(self._config.eval_prebatch_size)
         report = write_evaluation(
@@ -257,7 +255,7 @@ class _WriteEvaluation(_Writer):
             protocol,
             file,
             num_evaluation_files(catalog, self._config.num_shards, users_per_prebatch),
-            UsersToRank.concatenate(list(self._plan.store.get_all(references))),
+            UsersToRank.concatenate(blocks),
             catalog.num_items,
             self._config.eval_prebatch_size,
             self._config.seed,
@@ -286,20 +284,11 @@ class _WriteOfflineEpoch(_Writer):
         yield report
 
 
-class _WriteUsers(_Writer):
-    @carrying_failures
-    def process(self, group: tuple[int, Iterable[Any]], catalog: Catalog) -> Iterator[Any]:
-        file, references = group
-        held_out = HeldOut.concatenate(list(self._plan.store.get_all(references)))
-        write_users(self._plan.folder, file, num_table_files(catalog), held_out, catalog)
-        yield from ()
-
-
 class _WriteItems(_Writer):
     @carrying_failures
-    def process(self, item_counts: NDArray[np.int64], catalog: Catalog) -> Iterator[Any]:
-        write_items(self._plan.folder, catalog, item_counts, self._plan.ratings.titles)
-        yield from ()
+    def process(self, catalog: Catalog, totals: Totals) -> Iterator[Catalog]:
+        write_items(self._plan.folder, catalog, totals.item_counts, self._plan.ratings.titles)
+        yield catalog
 
 
 class _WriteReport(_Writer):

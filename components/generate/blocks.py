@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.generate.block_store import fetch_shared
+from components.generate.offline_epochs import EpochShare
 from components.ncf.interactions import ItemLists, RawIds
 
 
@@ -178,7 +179,10 @@ class HeldOut:
     def take(self, rows: NDArray[Any]) -> "HeldOut":
         """Returns some of the users, by their places in this block."""
         return HeldOut(
-            self.users[rows], self.validation_items[rows], self.test_items[rows], self.num_train_interactions[rows]
+            self.users[rows],
+            self.validation_items[rows],
+            self.test_items[rows],
+            self.num_train_interactions[rows],
         )
 
     @staticmethod
@@ -191,6 +195,22 @@ class HeldOut:
             np.concatenate([block.num_train_interactions for block in blocks]),
         )
         return together.take(np.argsort(together.users, kind="stable"))
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What is counted over a part of the data or all of it.
+
+    Attributes:
+        item_counts: int64 [num_items], training positives of every item in the catalog.
+        shares: One for each partition of the users.
+    """
+
+    item_counts: NDArray[np.int64]
+    shares: tuple[EpochShare, ...]
+
+    def __add__(self, other: "Totals") -> "Totals":
+        return Totals(self.item_counts + other.item_counts, self.shares + other.shares)
 
 
 @dataclass(frozen=True)

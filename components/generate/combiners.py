@@ -1,18 +1,16 @@
-"""Beam combiners of what is known about all of the data: the ids, and the counts per item.
+"""Beam combiners of what is known about all of the data: the ids, and the counts per item and partition.
 
 An accumulator of ids keeps the arrays of a few blocks before it merges them: its size follows the vocabularies, not
 the number of blocks.
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 import apache_beam as beam
 import numpy as np
-from numpy.typing import NDArray
 
 from components.generate.block_store import BlockStore
-from components.generate.blocks import Catalog, Counts, History, RawIdLists
+from components.generate.blocks import Catalog, Counts, History, RawIdLists, Totals
 from components.generate.ratings import FixedBlock
 from components.ncf.interactions import RawIds, union_of
 
@@ -59,22 +57,22 @@ class UniteIds(beam.CombineFn):
         return Catalog(len(ids.raw_user_ids), len(ids.raw_item_ids), accumulator[2], place)
 
 
-class AddItemCounts(beam.CombineFn):
-    """int64 [num_items] of each partition → their sum."""
+class AddTotals(beam.CombineFn):
+    """`Totals` of each partition → their sum."""
 
-    def create_accumulator(self) -> Any:
-        """Starts with what adds nothing to an array of any length."""
-        return np.int64(0)
+    def create_accumulator(self) -> Totals:
+        """Starts with what adds nothing to counts of any number of items."""
+        return Totals(np.zeros(1, np.int64), ())
 
-    def add_input(self, accumulator: Any, counts: NDArray[np.int64]) -> Any:
+    def add_input(self, accumulator: Totals, addition: Totals) -> Totals:
         """Adds a partition."""
-        return accumulator + counts
+        return accumulator + addition
 
-    def merge_accumulators(self, accumulators: Iterable[Any]) -> Any:
+    def merge_accumulators(self, accumulators: Iterable[Totals]) -> Totals:
         """Puts accumulators together."""
-        return sum(accumulators, np.int64(0))
+        return sum(accumulators, self.create_accumulator())
 
-    def extract_output(self, accumulator: Any) -> Any:
+    def extract_output(self, accumulator: Totals) -> Totals:
         """Returns the sum."""
         return accumulator
 

@@ -1,8 +1,8 @@
 """The work on the data as Beam transforms, without input or output: blocks in, blocks out.
 
 Every element is a block of columns of thousands of rows. What knows all of the data is the catalog (the sorted ids)
-and the counts per item, both built by combiners and passed on as side inputs; of the users nothing else is ever in one
-place.
+and the counts per item and per partition, both built by combiners and passed on as side inputs; of the users nothing
+else is ever in one place. Each grouping takes scarce buffers of some engines, so that there are few.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,7 +10,7 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.pvalue import AsIter, AsSingleton
+from apache_beam.pvalue import AsSingleton
 from numpy.typing import NDArray
 
 from components.generate.block_store import BlockStore
@@ -22,10 +22,11 @@ from components.generate.blocks import (
     HistoryRows,
     Positives,
     RawIdLists,
+    Totals,
     UsersToRank,
 )
 from components.generate.cleaning import clean, find_test_items
-from components.generate.combiners import AddItemCounts, UniteIds
+from components.generate.combiners import AddTotals, UniteIds
 from components.generate.failures import carrying_failures
 from components.generate.file_counts import (
     epoch_layout,
@@ -33,13 +34,7 @@ from components.generate.file_counts import (
     num_positive_files,
     table_file_of_users,
 )
-from components.generate.offline_epochs import (
-    EpochShare,
-    OfflineRows,
-    epoch_rows,
-    first_rows_of,
-    share_of,
-)
+from components.generate.offline_epochs import OfflineRows, epoch_rows, first_rows_of, share_of
 from components.generate.progress import count
 from components.generate.protocols import FIXED_NAME, Protocol
 from components.generate.ratings import FixedBlock
@@ -56,6 +51,9 @@ from components.ncf.interactions import (
     rows_by_key,
 )
 from components.ncf.leave_one_out import LeaveOneOut, leave_one_out
+
+# What the groups of users are called that go to the tables; no protocol's name.
+TABLES = "tables"
 
 
 class GroupPieces(beam.PTransform):
@@ -144,7 +142,10 @@ class ShufflePositives(beam.PTransform):
 
 
 class AssignUsersToFiles(beam.PTransform):
-    """`LeaveOneOut` of every partition and `FixedBlock`s → ((protocol, file), its blocks of `UsersToRank`)."""
+    """`LeaveOneOut` of every partition and `FixedBlock`s → ((protocol, file), its blocks of `UsersToRank`).
+
+    The tables of users go the same way, as blocks of `HeldOut` under the name TABLES in the place of a protocol's.
+    """
 
     def __init__(
         self,
@@ -163,13 +164,13 @@ class AssignUsersToFiles(beam.PTransform):
         """Cuts and gathers."""
         return (
             blocks
-            | "Assign each user to a file of each protocol" >> beam.ParDo(self._cut, AsSingleton(self._catalog))
+            | "Assign each user to a file of each kind" >> beam.ParDo(self._cut, AsSingleton(self._catalog))
             | "Gather the users of each file" >> GroupPieces(self._store, tuple[tuple[str, int], Any])
         )
 
 
-class CountItems(beam.PTransform):
-    """`LeaveOneOut` of every partition → the one int64 [num_items], training positives of every item."""
+class CountPositives(beam.PTransform):
+    """`LeaveOneOut` of every partition → the one `Totals` of all of them."""
 
     def __init__(self, catalog: beam.PCollection) -> None:
         super().__init__()
@@ -179,24 +180,8 @@ class CountItems(beam.PTransform):
         """Counts and adds up."""
         return (
             splits
-            | "Count each item's training positives" >> beam.ParDo(_CountItems(), AsSingleton(self._catalog))
-            | "Add up the counts" >> beam.CombineGlobally(AddItemCounts()).without_defaults()
-        )
-
-
-class TabulateUsers(beam.PTransform):
-    """`LeaveOneOut` of every partition → (file of the tables of users, its blocks of `HeldOut`)."""
-
-    def __init__(self, store: BlockStore) -> None:
-        super().__init__()
-        self._store = store
-
-    def expand(self, splits: beam.PCollection) -> beam.PCollection:
-        """Cuts and gathers."""
-        return (
-            splits
-            | "Assign each user to a file of the tables" >> beam.ParDo(_CutTables())
-            | "Gather the users of each file of the tables" >> GroupPieces(self._store, tuple[int, Any])
+            | "Count per item and in all" >> beam.ParDo(_CountPositives(), AsSingleton(self._catalog))
+            | "Add up the counts" >> beam.CombineGlobally(AddTotals()).without_defaults()
         )
 
 
@@ -206,6 +191,7 @@ class CutOfflineEpochs(beam.PTransform):
     def __init__(
         self,
         catalog: beam.PCollection,
+        totals: beam.PCollection,
         num_epochs: int,
         num_negatives: int,
         prebatch_size: int,
@@ -215,19 +201,19 @@ class CutOfflineEpochs(beam.PTransform):
     ) -> None:
         super().__init__()
         self._catalog = catalog
+        self._totals = totals
         self._num_epochs = num_epochs
         self._cut = _CutOfflineEpoch(num_negatives, prebatch_size, num_shards, seed, store)
         self._store = store
 
     def expand(self, splits: beam.PCollection) -> beam.PCollection:
         """Sets the splits aside until the sizes of all are known; then draws, cuts and gathers."""
-        shares = splits | "Count each partition's positives" >> beam.ParDo(_ShareOfEpoch(), AsSingleton(self._catalog))
         return (
             splits
             | "Set the splits aside" >> beam.ParDo(_PutForEachEpoch(self._num_epochs, self._store))
             | "Spread the epochs" >> beam.Reshuffle()
             | "Draw an epoch's negatives and place its rows"
-            >> beam.ParDo(self._cut, AsSingleton(self._catalog), AsIter(shares))
+            >> beam.ParDo(self._cut, AsSingleton(self._catalog), AsSingleton(self._totals))
             | "Gather the rows of each file" >> GroupPieces(self._store, tuple[tuple[int, int], Any])
         )
 
@@ -352,8 +338,12 @@ class _CutUsers(beam.DoFn):
     @carrying_failures
     def process(
         self, block: LeaveOneOut | FixedBlock, catalog: Catalog
-    ) -> Iterator[list[tuple[tuple[str, int], UsersToRank]]]:
-        pieces = []
+    ) -> Iterator[list[tuple[tuple[str, int], UsersToRank | HeldOut]]]:
+        pieces: list[tuple[tuple[str, int], UsersToRank | HeldOut]] = []
+        if isinstance(block, LeaveOneOut):
+            held_out = HeldOut(block.users, block.validation_items, block.test_items, block.seen.lengths - 2)
+            files = table_file_of_users(block.users)
+            pieces += [((TABLES, file), held_out.take(rows)) for file, rows in rows_by_key(files)]
         for protocol in self._protocols:
             if isinstance(block, FixedBlock) != (protocol.name == FIXED_NAME):
                 continue
@@ -408,11 +398,11 @@ class _CutOfflineEpoch(beam.DoFn):
 
     @carrying_failures
     def process(
-        self, epoch_and_split: tuple[int, Any], catalog: Catalog, shares: Iterable[EpochShare]
+        self, epoch_and_split: tuple[int, Any], catalog: Catalog, totals: Totals
     ) -> Iterator[list[tuple[tuple[int, int], OfflineRows]]]:
         epoch, split = epoch_and_split[0], self._store.get(epoch_and_split[1])
         layout = epoch_layout(catalog, self._num_negatives, self._prebatch_size, self._num_shards)
-        first_rows = first_rows_of(split, _hashes_of_users(split, catalog), shares)
+        first_rows = first_rows_of(split, _hashes_of_users(split, catalog), totals.shares)
         for block in epoch_rows(
             split, first_rows, catalog.num_items, layout.num_rows, self._num_negatives, self._seed, epoch
         ):
@@ -420,26 +410,13 @@ class _CutOfflineEpoch(beam.DoFn):
             yield [((epoch, file), block.take(rows)) for file, rows in rows_by_key(layout.file_of(block.positions))]
 
 
-class _ShareOfEpoch(beam.DoFn):
-    @carrying_failures
-    def process(self, split: LeaveOneOut, catalog: Catalog) -> Iterator[EpochShare]:
-        yield share_of(split, _hashes_of_users(split, catalog))
-
-
 def _hashes_of_users(split: LeaveOneOut, catalog: Catalog) -> NDArray[np.uint32]:
     return hash_of_ids(catalog.raw_user_ids[split.users])
 
 
-class _CountItems(beam.DoFn):
+class _CountPositives(beam.DoFn):
     @carrying_failures
-    def process(self, split: LeaveOneOut, catalog: Catalog) -> Iterator[NDArray[np.int64]]:
+    def process(self, split: LeaveOneOut, catalog: Catalog) -> Iterator[Totals]:
         _, items = split.train_pairs()
-        yield np.bincount(items, minlength=catalog.num_items)
-
-
-class _CutTables(beam.DoFn):
-    @carrying_failures
-    def process(self, split: LeaveOneOut) -> Iterator[list[tuple[int, HeldOut]]]:
-        held_out = HeldOut(split.users, split.validation_items, split.test_items, split.seen.lengths - 2)
-        files = table_file_of_users(split.users)
-        yield [(file, held_out.take(rows)) for file, rows in rows_by_key(files)]
+        share = share_of(split, _hashes_of_users(split, catalog))
+        yield Totals(np.bincount(items, minlength=catalog.num_items), (share,))

@@ -163,8 +163,7 @@ def test_the_staged_pipeline_is_the_whole_step_in_the_image(
         "Hold out items",
         "Shuffle positives",
         "Write positives",
-        "Write candidates",
-        "Write the tables of users",
+        "Write candidates and tables of users",
         "Write the table of items",
         "Write the report",
     } <= steps
