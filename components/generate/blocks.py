@@ -114,17 +114,26 @@ class Catalog:
 
 @dataclass(frozen=True)
 class Positives:
-    """Training positives: users and items, dense indices, int32 [num_rows] each."""
+    """Training positives.
+
+    Attributes:
+        users, items: int32 [num_rows], dense indices.
+        recencies: int32 [num_rows], how many training positives of the same user are later.
+    """
 
     users: NDArray[np.int32]
     items: NDArray[np.int32]
+    recencies: NDArray[np.int32]
+
+    def take(self, rows: NDArray[Any]) -> "Positives":
+        """Returns some rows, in the given order."""
+        return Positives(self.users[rows], self.items[rows], self.recencies[rows])
 
     @staticmethod
     def concatenate(blocks: "Sequence[Positives]") -> "Positives":
         """Returns the rows of all blocks, one block after the other."""
-        return Positives(
-            np.concatenate([block.users for block in blocks]), np.concatenate([block.items for block in blocks])
-        )
+        names = ("users", "items", "recencies")
+        return Positives(*(np.concatenate([getattr(block, name) for block in blocks]) for name in names))
 
 
 @dataclass(frozen=True)

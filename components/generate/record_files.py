@@ -60,9 +60,10 @@ def write_positives(folder: str, shard: int, num_shards: int, positives: Positiv
         seed: The step's seed.
     """
     order = shuffle_order(shuffle_keys(positives, seed), positives)
-    users, items = positives.users[order], positives.items[order]
+    shuffled = positives.take(order)
+    columns = {"user_id": shuffled.users, "item_id": shuffled.items, "recency": shuffled.recencies}
     examples = (
-        {"user_id": users[start : start + ROWS_PER_EXAMPLE], "item_id": items[start : start + ROWS_PER_EXAMPLE]}
+        {name: column[start : start + ROWS_PER_EXAMPLE] for name, column in columns.items()}
         for start in range(0, len(order), ROWS_PER_EXAMPLE)
     )
     return _write(folder, f"{POSITIVES_FOLDER}/positives-{shard:05d}-of-{num_shards:05d}.tfrecord", examples)

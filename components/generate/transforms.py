@@ -323,9 +323,9 @@ class _CutPositives(beam.DoFn):
 
     @carrying_failures
     def process(self, split: LeaveOneOut, catalog: Catalog) -> Iterator[list[tuple[int, Positives]]]:
-        positives = Positives(*split.train_pairs())
+        positives = Positives(*split.train_pairs(), split.recencies)
         shards = shard_of_keys(shuffle_keys(positives, self._seed), num_positive_files(catalog, self._num_shards))
-        yield [(shard, Positives(positives.users[rows], positives.items[rows])) for shard, rows in rows_by_key(shards)]
+        yield [(shard, positives.take(rows)) for shard, rows in rows_by_key(shards)]
 
 
 class _CutUsers(beam.DoFn):

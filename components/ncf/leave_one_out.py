@@ -24,6 +24,8 @@ class LeaveOneOut:
         is_train: bool [num_rows], parallel to `seen.items`: False on the two held-out items of each user.
         validation_items: int32 [num_users].
         test_items: int32 [num_users].
+        recencies: int32 [num_rows - 2 * num_users], parallel to `train_pairs`: how many training positives of the same
+            user are later, 0 for the latest.
     """
 
     users: NDArray[np.int32]
@@ -31,6 +33,7 @@ class LeaveOneOut:
     is_train: NDArray[np.bool_]
     validation_items: NDArray[np.int32]
     test_items: NDArray[np.int32]
+    recencies: NDArray[np.int32]
 
     def train_pairs(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Returns the training positives: users and items, int32 [num_rows - 2 * num_users] each."""
@@ -70,7 +73,26 @@ def leave_one_out(
     offsets = seen.offsets - np.arange(len(seen.offsets))
     validation_rows = others[_latest_rows(offsets, users[others], items[others], timestamps[others], key)]
     is_train[validation_rows] = False
-    return LeaveOneOut(users[first_rows], seen, is_train, items[validation_rows], items[test_rows])
+    train_offsets = seen.offsets - 2 * np.arange(len(seen.offsets))
+    rows = np.flatnonzero(is_train)
+    recencies = _recencies(train_offsets, users[rows], items[rows], timestamps[rows], key)
+    return LeaveOneOut(users[first_rows], seen, is_train, items[validation_rows], items[test_rows], recencies)
+
+
+def _recencies(
+    offsets: NDArray[np.int64],
+    users: NDArray[np.int32],
+    items: NDArray[np.int32],
+    timestamps: NDArray[np.int64],
+    key: tuple[int, int],
+) -> NDArray[np.int32]:
+    """Counts the later rows of the same segment, int32 [num_rows]; ties are broken as those for the held-out items."""
+    words = threefry2x32(key, (users, items))
+    order = np.lexsort((words[1], words[0], timestamps, users))
+    recencies = np.empty(len(users), np.int32)
+    # Sorting by users first leaves every segment where it is.
+    recencies[order] = np.repeat(offsets[1:], np.diff(offsets)) - 1 - np.arange(len(users))
+    return recencies
 
 
 def _latest_rows(

@@ -80,13 +80,17 @@ def test_the_files_are_what_the_rows_say(
     expected = reference(rows, config)
     assert len(expected.raw_users) < 151, "the rows hold users with too few ratings"
     positives = [
-        pair
+        row
         for example in read_column_files(examples, "positives")
-        for pair in zip(example["user_id"], example["item_id"], strict=True)
+        for row in zip(example["user_id"], example["item_id"], example["recency"], strict=True)
     ]
     train = {(user, item) for user, items in expected.in_order.items() for item in items[:-2]}
     assert len(positives) == len(train)
-    assert set(positives) == train
+    assert set(positives) == {
+        (user, item, recency)
+        for user, items in expected.in_order.items()
+        for recency, item in enumerate(reversed(items[:-2]))
+    }
     assert pq.read_table(examples / "held_out.parquet").to_pydict() == {
         "user_id": list(expected.in_order),
         "validation_item_id": [items[-2] for items in expected.in_order.values()],

@@ -225,7 +225,8 @@ def test_partitions_number_their_positives_without_gaps_whatever_their_number() 
     def split_of(some: list[int]) -> LeaveOneOut:
         seen = ItemLists(offsets_of(lengths[some]), np.zeros(lengths[some].sum(), np.int32))
         is_train = np.concatenate([np.arange(length) >= 2 for length in lengths[some]])
-        return LeaveOneOut(users[some], seen, is_train, users[some], users[some])
+        recencies = np.zeros(is_train.sum(), np.int32)
+        return LeaveOneOut(users[some], seen, is_train, users[some], users[some], recencies)
 
     # By hash and then by user: 1 (1 positive), 5 (4), 0 (3), 2 (2), 6 (1).
     expected = np.array([5, 0, 8, 1, 10])

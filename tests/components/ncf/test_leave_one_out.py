@@ -59,6 +59,21 @@ def test_equal_timestamps_are_ordered_by_their_hash(lists: list[dict[int, int]])
     }
 
 
+@settings(max_examples=200, deadline=None)
+@given(histories)
+def test_recency_counts_the_later_training_positives_of_the_user(lists: list[dict[int, int]]) -> None:
+    result = split(lists)
+    recencies = {
+        (int(user), int(item)): int(recency)
+        for user, item, recency in zip(*result.train_pairs(), result.recencies, strict=True)
+    }
+    assert recencies == {
+        (10 + 3 * place, item): recency
+        for place, items in enumerate(lists)
+        for recency, item in enumerate(reversed(in_order_of_time(10 + 3 * place, items)[:-2]))
+    }
+
+
 @settings(max_examples=100, deadline=None)
 @given(histories, st.data())
 def test_given_test_items_leave_the_latest_of_the_others_for_validation(lists: list[dict[int, int]], data: Any) -> None:
