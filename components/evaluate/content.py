@@ -77,7 +77,7 @@ def build_report_content(inputs: ReportInputs, score: ScoreCandidates) -> Report
         num_bootstrap_samples=inputs.config.num_bootstrap_samples,
         protocols=tuple(_protocol_result(inputs, protocol) for protocol in inputs.metrics),
         history=tuple(
-            EpochRecord(entry["epoch"], entry["loss"], entry["hr@10"], entry["ndcg@10"])
+            EpochRecord(entry["epoch"], entry["loss"], entry.get("hr@10"), entry.get("ndcg@10"))
             for entry in inputs.training["history"]
         ),
         breakdowns=tuple(_activity(inputs, protocol) for protocol in list(inputs.metrics)[:1]),
@@ -96,7 +96,7 @@ def _facts(inputs: ReportInputs) -> RunFacts:
         num_factors=parameters["num_factors"],
         layers=tuple(parameters["mlp_layers"]),
         num_epochs=len(history),
-        best_epoch=inputs.training["best_epoch"],
+        best_epoch=None if inputs.training["model_selection"] == "last" else inputs.training["best_epoch"],
         selection=Selection.TEST_ITEM if inputs.training["model_selection"] == "test" else Selection.VALIDATION_ITEM,
     )
 
@@ -139,9 +139,9 @@ def _activity(inputs: ReportInputs, protocol: str) -> Breakdown:
 
 
 def _num_trained_on(inputs: ReportInputs) -> NDArray[np.int64]:
-    """Returns int64 [num_users]: with selection by the test item, the validation item is trained on too."""
+    """Returns int64 [num_users]: unless the validation item selects the epoch, it is trained on too."""
     counts: NDArray[np.int64] = inputs.tables["users"]["num_train_interactions"].to_numpy()
-    return counts + np.int64(inputs.training["model_selection"] == "test")
+    return counts + np.int64(inputs.training["model_selection"] != "validation")
 
 
 def _example_users(inputs: ReportInputs, score: ScoreCandidates) -> tuple[ExampleUser, ...]:
@@ -149,8 +149,14 @@ def _example_users(inputs: ReportInputs, score: ScoreCandidates) -> tuple[Exampl
     chosen = np.random.default_rng(inputs.config.seed).choice(
         num_users, min(inputs.config.num_example_users, num_users), replace=False
     )
-    users, items = read_positives(inputs.examples, inputs.manifest).values()
-    return tuple(_example_user(inputs, score, int(user), items[users == user]) for user in np.sort(chosen))
+    names = ("user_id", "item_id", "recency")
+    users, items, recencies = read_positives(inputs.examples, inputs.manifest, names).values()
+
+    def latest_first(user: int) -> NDArray[np.int32]:
+        rows = np.flatnonzero(users == user)
+        return items[rows[np.argsort(recencies[rows])]]
+
+    return tuple(_example_user(inputs, score, int(user), latest_first(user)) for user in np.sort(chosen))
 
 
 def _example_user(
@@ -165,7 +171,6 @@ def _example_user(
     unseen[train_items] = False
     unseen[validation_item] = False
     ranked = catalogue[unseen][np.argsort(-scores[unseen], kind="stable")]
-    # The records do not keep the order of the training items: any of them, after the one that is known to be latest.
     history = [validation_item, *train_items]
     return ExampleUser(
         raw_user_id=str(tables["users"]["raw_user_id"][user].as_py()),

@@ -101,9 +101,9 @@ def _read_protocols(config: EvaluateConfig, examples: Path, manifest: Manifest) 
 
 
 def _train_counts(tables: Mapping[str, pa.Table], model_manifest: Manifest) -> NDArray[np.int64]:
-    """The baseline knows what the model was trained on: with selection by the test item, the validation items too."""
+    """The baseline knows what the model was trained on: unless they select the epoch, the validation items too."""
     counts: NDArray[np.int64] = tables["items"]["num_train_interactions"].to_numpy()
-    if model_manifest["model_selection"] == "test":
+    if model_manifest["model_selection"] != "validation":
         validation_items = tables["held_out"]["validation_item_id"].to_numpy()
         counts = counts + np.bincount(validation_items, minlength=len(counts))
     return counts

@@ -88,9 +88,9 @@ class RunFacts:
         num_items: After filtering.
         num_interactions: After filtering, the held-out ones included.
         num_factors: The width of the model's factorization tower.
-        layers: The widths of its perceptron tower.
+        layers: The widths of its perceptron tower; empty for none.
         num_epochs: How many epochs were trained.
-        best_epoch: The epoch that was exported, numbered as in the history; None if it is not known.
+        best_epoch: The epoch that was exported, numbered as in the history; None where the last was, without a selection.
         selection: On which item it was picked.
     """
 
@@ -171,7 +171,7 @@ class ExampleUser:
     Attributes:
         raw_user_id: As in the data.
         num_training_interactions: How many the model learned from.
-        history: Some of the user's items, the latest before the held-out one first.
+        history: The user's latest items, the one before the held-out one first.
         recommendations: The model's first items among all that the user never saw, best first.
         held_out: The test item.
         held_out_rank: Its rank among those items, 0 being best; None if it is not known.

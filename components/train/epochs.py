@@ -134,7 +134,8 @@ class Epochs:
         if is_best:
             self._best_epoch, self._best_weights = epoch + 1, self._loop.weights()
         self._save()
-        self._reporter.epoch_ended(entry, " (best so far)" if is_best else "")
+        is_chosen = is_best and self._data.selection is not None
+        self._reporter.epoch_ended(entry, " (best so far)" if is_chosen else "")
 
     def _rank(self) -> dict[str, float]:
         if self._data.selection is None:
