@@ -90,7 +90,7 @@ class RunFacts:
         num_factors: The width of the model's factorization tower.
         layers: The widths of its perceptron tower; empty for none.
         num_epochs: How many epochs were trained.
-        best_epoch: The epoch that was exported, numbered as in the history; None where the last was, without a selection.
+        best_epoch: The epoch that was exported, numbered as in the history; None where nothing was selected.
         selection: On which item it was picked.
     """
 
