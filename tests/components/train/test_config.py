@@ -12,7 +12,10 @@ Make = Callable[..., TrainConfig]
     ("changes", "words"),
     [
         ({"mlp_layers": (7, 4)}, ["train.mlp_layers[0]", "7", "odd", "8"]),
-        ({"mlp_layers": ()}, ["train.mlp_layers", "positive widths"]),
+        ({"mlp_layers": (8, 0)}, ["train.mlp_layers", "positive widths", "[] for none"]),
+        ({"mlp_layers": (), "mlp_regularization": (), "pretraining_epochs": 1}, ["train.pretraining_epochs", "1", "0"]),
+        ({"learning_rate_decay_start": 1.5}, ["train.learning_rate_decay_start", "1.5", "[0, 1]"]),
+        ({"recency_decay": -1.0}, ["train.recency_decay", "-1.0"]),
         ({"mlp_regularization": (0.0,)}, ["train.mlp_regularization", "2 numbers"]),
         ({"mlp_regularization": (0.1, 0.0)}, ["train.mlp_regularization", "first"]),
         ({"mf_regularization": -1.0}, ["train.mf_regularization", "-1.0"]),
