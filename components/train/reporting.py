@@ -17,13 +17,13 @@ _SCALARS = ("loss", "hr@10", "ndcg@10", "examples_per_s")
 
 
 class Reporter:
-    """Writes for one run; silent on workers beside the chief."""
+    """Logs, and writes TensorBoard's files, for one run."""
 
     def __init__(self, logs: Path | None, num_epochs: int, profile: bool) -> None:
         """Opens TensorBoard's file.
 
         Args:
-            logs: TensorBoard's folder, or None to write nothing.
+            logs: TensorBoard's folder, or None on workers beside the chief, which only log.
             num_epochs: Upper bound, for the time left.
             profile: Whether to trace one call of the compiled loop for TensorBoard's profiler.
         """

@@ -100,7 +100,7 @@ def read_cluster(environment: Mapping[str, str]) -> Cluster | None:
         raise InputError(f"TF_CONFIG is {text!r}, which is not the JSON that TensorFlow expects ({error}).") from error
     if sum(map(len, tasks.values())) <= 1:
         return None
-    if cluster.index >= len(tasks.get(cluster.role, [])):
+    if not 0 <= cluster.index < len(tasks.get(cluster.role, [])):
         raise InputError(f"TF_CONFIG's task {cluster.role} {cluster.index} is not in its cluster {tasks}: {text!r}.")
     return cluster
 

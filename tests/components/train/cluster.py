@@ -32,8 +32,8 @@ class TrainingCluster:
         self.tasks = [(role, index) for role, count in roles.items() for index in range(count)]
         self._processes: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
 
-    def start(self, task: tuple[str, int]) -> None:
-        """Starts one task; what it prints is appended to its log."""
+    def start(self, task: tuple[str, int], *more_arguments: str) -> None:
+        """Starts one task, with arguments of its own if there are any; what it prints is appended to its log."""
         config = {
             "cluster": self._cluster,
             "task": {"type": task[0], "index": task[1]},
@@ -42,11 +42,25 @@ class TrainingCluster:
         }
         with self.log_path(task).open("ab") as log:
             self._processes[task] = subprocess.Popen(
-                [sys.executable, "-c", "from pipelines.cli import main; main()", "train", *self._arguments],
+                [
+                    sys.executable,
+                    "-c",
+                    "from pipelines.cli import main; main()",
+                    "train",
+                    *self._arguments,
+                    *more_arguments,
+                ],
                 env=os.environ | {"TF_CONFIG": json.dumps(config)},
                 stdout=log,
                 stderr=log,
             )
+
+    def statuses(self, timeout_s: float = 240) -> dict[tuple[str, int], int]:
+        """Waits until all started tasks have ended; returns what with."""
+        try:
+            return {task: process.wait(timeout_s) for task, process in self._processes.items()}
+        finally:
+            self._end()
 
     def run(self, timeout_s: float = 240, disturb: Callable[["TrainingCluster"], None] | None = None) -> None:
         """Starts all tasks and waits until the chief has ended well; starts again what was killed meanwhile."""
@@ -64,13 +78,15 @@ class TrainingCluster:
                         self.start(task)
                 time.sleep(0.05)
             for task, process in self._processes.items():
-                if task[0] != "ps":
-                    assert process.wait(timeout=60) == 0, f"{task}: {self.all_logs()}"
+                assert process.wait(timeout=60) == 0, f"{task}: {self.all_logs()}"
         finally:
-            for process in self._processes.values():
-                if process.poll() is None:
-                    process.kill()
-                process.wait()
+            self._end()
+
+    def _end(self) -> None:
+        for process in self._processes.values():
+            if process.poll() is None:
+                process.kill()
+            process.wait()
 
     def kill(self, task: tuple[str, int]) -> None:
         """Ends a task as a machine that fails does."""
