@@ -102,10 +102,14 @@ class TrainingLoop:
             ]
         self._seen = None if data.seen is None else _on_device(data.seen)
         # One replica: XLA compiles the whole loop. Several: it compiles what a replica computes, and the all-reduce
-        # between them stays outside, where the collectives of every strategy work.
+        # between them stays outside, where the collectives of every strategy work. A TPU takes the loop as one program,
+        # all-reduce included, which its strategy compiles.
+        is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
         self._call: Callable[..., Totals]
         if isinstance(strategy, tf.distribute.ParameterServerStrategy):
             self._call = AsynchronousWorkers(strategy, self.math, self._weights, self._slots, self._seen).run
+        elif is_tpu:
+            self._call = tf.function(self._run_on_tpu)
         elif num_replicas == 1:
             self._call = tf.function(self._run_on_one, jit_compile=True)
         else:
@@ -113,7 +117,11 @@ class TrainingLoop:
         self._draw = tf.function(self.math.batches, jit_compile=True)
         self._pack = tf.function(self._packed_gradients, jit_compile=True)
         self._apply = tf.function(self._apply_packed, jit_compile=True)
-        self._score = tf.function(self._logits, jit_compile=True)
+        # Workers rank all candidates each, for none sees another's results.
+        shares_ranking = is_tpu or isinstance(strategy, tf.distribute.MirroredStrategy)
+        self._num_shares = num_replicas if shares_ranking else 1
+        self._logits_on_replica = self._logits if is_tpu else tf.function(self._logits, jit_compile=True)
+        self._score = tf.function(self._logits_of_shares) if shares_ranking else self._logits_on_replica
         self._penalty = tf.function(self.math.regularization_loss)
 
     @property
@@ -139,8 +147,7 @@ class TrainingLoop:
         Raises:
             InputError: They differ.
         """
-
-        if self._strategy.num_replicas_in_sync == 1:
+        if not isinstance(self._strategy, tf.distribute.MultiWorkerMirroredStrategy):
             return
 
         def values() -> tf.Tensor:
@@ -209,8 +216,12 @@ class TrainingLoop:
         weights = [tf.convert_to_tensor(weight) for weight in self._weights]
 
         def score(users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.float32]:
-            scores: NDArray[np.float32] = self._score(weights, tf.constant(users), tf.constant(items)).numpy()
-            return scores
+            # A block that the replicas cannot divide is filled up with its first users, whose scores are dropped.
+            rows = np.resize(np.arange(len(users)), -(-len(users) // self._num_shares) * self._num_shares)
+            scores: NDArray[np.float32] = self._score(
+                weights, tf.constant(users[rows]), tf.constant(items[rows])
+            ).numpy()
+            return scores[: len(users)]
 
         return score
 
@@ -241,8 +252,7 @@ class TrainingLoop:
             return index + 1, weights, slots, totals.with_step(first_step + index, loss)
 
         weights, slots = ([tf.convert_to_tensor(v) for v in part] for part in (self._weights, self._slots))
-        nothing = Totals(tf.constant(0.0), tf.constant(-1))
-        start = (tf.constant(0), weights, slots, nothing)
+        start = (tf.constant(0), weights, slots, _nothing())
         totals: Totals
         _, weights, slots, totals = tf.while_loop(lambda index, *_: index < num_steps, body, start)
         for variable, value in zip((*self._weights, *self._slots), (*weights, *slots), strict=True):
@@ -275,13 +285,41 @@ class TrainingLoop:
 
         variables = (*self._weights, *self._slots)
         state = strategy.run(lambda: [tf.identity(variable) for variable in variables])
-        nothing = Totals(tf.constant(0.0), tf.constant(-1))
-        start = (tf.constant(0), state, nothing)
+        start = (tf.constant(0), state, _nothing())
         totals: Totals
         _, state, totals = tf.while_loop(lambda index, *_: index < num_steps, body, start)
         for variable, value in zip(variables, state, strict=True):
             variable.assign(strategy.experimental_local_results(value)[0])
         return totals
+
+    def _run_on_tpu(
+        self, window: Window, keys: tf.Tensor, first_step: tf.Tensor, num_steps: tf.Tensor, done_before: tf.Tensor
+    ) -> Totals:
+        """The same with the loop inside the replicas: the state never leaves their memory, nor do they wait for us."""
+        variables = (*self._weights, *self._slots)
+
+        def run_replica() -> Totals:
+            context = tf.distribute.get_replica_context()
+            batches = self.math.batches(self._seen, window, keys, first_step, context.replica_id_in_sync_group)
+
+            def body(
+                index: tf.Tensor, state: list[tf.Tensor], totals: Totals
+            ) -> tuple[tf.Tensor, list[tf.Tensor], Totals]:
+                packed = self._packed_gradients(state, batches.at(index))
+                summed = context.all_reduce(tf.distribute.ReduceOp.SUM, packed)
+                loss, state = self._apply_packed(state, summed, done_before + index)
+                return index + 1, state, totals.with_step(first_step + index, loss)
+
+            start = (tf.constant(0), [tf.convert_to_tensor(v) for v in variables], _nothing())
+            totals: Totals
+            _, state, totals = tf.while_loop(lambda index, *_: index < num_steps, body, start)
+            # Each core assigns its own copy; all come to the same values.
+            for variable, value in zip(variables, state, strict=True):
+                variable.assign(value)
+            return totals
+
+        totals: Totals = self._strategy.run(run_replica)
+        return Totals(*(self._strategy.experimental_local_results(part)[0] for part in totals))
 
     def _packed_gradients(self, state: list[tf.Tensor], batch: Batches) -> tf.Tensor:
         """Returns a replica's summed loss and gradients in one vector, so that a step has one collective."""
@@ -301,6 +339,18 @@ class TrainingLoop:
 
     def _logits(self, weights: list[tf.Tensor], users: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
         return neumf_logits(self.architecture, weights, users, items)
+
+    def _logits_of_shares(self, weights: list[tf.Tensor], users: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
+        """The same with as many users on each replica."""
+        num_users, num_candidates = items.shape
+        users = tf.reshape(users, [self._num_shares, num_users // self._num_shares])
+        items = tf.reshape(items, [*users.shape, num_candidates])
+
+        def score_share() -> tf.Tensor:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            return self._logits_on_replica(weights, users[replica], items[replica])
+
+        return tf.concat(self._strategy.experimental_local_results(self._strategy.run(score_share)), axis=0)
 
     def _keys(self, epoch: int) -> tf.Tensor:
         streams = (Stream.EPOCH_ORDER, Stream.TRAIN_NEGATIVES)
@@ -334,6 +384,10 @@ class TrainingLoop:
             f"The loss is {loss + penalty} in epoch {epoch + 1} {place}: lower train.learning_rate (now "
             f"{self._config.learning_rate})."
         )
+
+
+def _nothing() -> Totals:
+    return Totals(tf.constant(0.0), tf.constant(-1))
 
 
 def _on_device(seen: SeenItems) -> SeenItems:
