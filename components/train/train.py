@@ -123,7 +123,7 @@ class _Run:
             "best_epoch": outcomes[-1].best_epoch,
             "history": outcomes[-1].history,
             "pretraining": [earlier.history for earlier in outcomes[:-1]],
-            "num_positives": len(loop.data.rows),
+            "num_rows_per_epoch": len(loop.data.rows),
             "num_steps_per_epoch": loop.steps_per_epoch,
             "examples_per_step": loop.examples_per_step,
             "strategy": self.placement.name,

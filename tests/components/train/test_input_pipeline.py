@@ -1,3 +1,6 @@
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from components.ncf.examples import read_positives
 from components.ncf.manifest import read_manifest
 from components.train.config import TrainConfig
 from components.train.input_pipeline import TrainingData, load_training_data
+from components.train.train import train
 
 Make = Callable[..., TrainConfig]
 
@@ -64,3 +68,25 @@ def test_rows_read_from_the_files_are_those_in_memory(make_config: Make, example
 def test_too_few_offline_epochs_are_refused(make_config: Make, examples: Path) -> None:
     with pytest.raises(InputError, match=r"holds 0 offline epochs and train.num_epochs is 3.*--offline-epochs 3"):
         load(make_config(training_records="offline"), examples)
+
+
+def test_offline_epochs_are_trained_on_as_they_are(make_config: Make, examples: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from pipelines.cli import main; main()", "generate", "--preset", "smoke"]
+    places = ["--ratings", str(examples.parent / "ratings"), "--output", str(tmp_path / "examples")]
+    subprocess.run([*command, *places, "--offline-epochs", "2"], check=True)
+    config = make_config(training_records="offline", num_epochs=2)
+    data = load(config, tmp_path / "examples")
+    manifest = read_manifest(tmp_path / "examples", "examples")
+    positives = read_positives(tmp_path / "examples", manifest)
+    expected = sorted(zip(*(positives[name].tolist() for name in ("user_id", "item_id")), strict=True))
+    assert len(data.rows) == 5 * len(expected)
+    epochs = [data.rows.read(epoch, 0, len(data.rows)) for epoch in range(2)]
+    for users, items, labels, _ in epochs:
+        assert labels is not None
+        assert sorted(zip(users[labels == 1].tolist(), items[labels == 1].tolist(), strict=True)) == expected
+    assert not np.array_equal(epochs[0].items, epochs[1].items)
+    train(config, tmp_path / "examples", tmp_path / "model", None)
+    training = json.loads((tmp_path / "model/training.json").read_text())
+    assert training["num_rows_per_epoch"] == len(data.rows)
+    first, second = training["history"]
+    assert second["loss"] < first["loss"] < np.log(2)

@@ -61,7 +61,7 @@ def test_selection_by_the_test_item_trains_on_the_validation_items_too(
     counts = {}
     for selection in ("validation", "test"):
         train(make_config(num_epochs=1, model_selection=selection), examples, tmp_path / selection, None)
-        counts[selection] = json.loads((tmp_path / selection / "training.json").read_text())["num_positives"]
+        counts[selection] = json.loads((tmp_path / selection / "training.json").read_text())["num_rows_per_epoch"]
     num_users = read_manifest(examples, "examples")["num_users"]
     assert counts["test"] == counts["validation"] + num_users
 
@@ -180,7 +180,7 @@ def test_without_a_selection_the_last_epoch_is_exported(make_config: Make, examp
     assert training["best_epoch"] == 2
     assert not any("hr@10" in entry for entry in training["history"])
     manifest = read_manifest(examples, "examples")
-    assert training["num_positives"] == manifest["num_train_positives"] + manifest["num_users"]
+    assert training["num_rows_per_epoch"] == manifest["num_train_positives"] + manifest["num_users"]
 
 
 def test_pretrained_towers_are_where_the_fused_model_starts(make_config: Make, examples: Path, tmp_path: Path) -> None:
