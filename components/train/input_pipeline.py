@@ -202,6 +202,8 @@ class TrainingData:
                     self._resident[number] = Window(*map(_to_tensor, self._read(epoch, number)))
                 yield self._resident[number]
             return
+        if not order:
+            return
         first = self._read(epoch, order[0])
         names = [name for name, part in first._asdict().items() if part is not None]
         dtypes = [tf.as_dtype(part.dtype) for part in first if part is not None]
