@@ -98,7 +98,7 @@ def loop_on_stand_in(
     monkeypatch.setattr(tf.distribute, "TPUStrategy", StandIn)
     monkeypatch.setattr(tf.distribute, "get_replica_context", lambda: strategy)
     (phase,) = plan_phases(config, data.num_users, data.num_items)
-    return TrainingLoop(config, phase.architecture, phase.optimizer, data, strategy)
+    return TrainingLoop(config, phase, data, strategy)
 
 
 def call_arguments(loop: TrainingLoop, data: TrainingData) -> tuple[Any, ...]:
