@@ -1,5 +1,6 @@
 """Saves a run while it goes on, and takes it up again at the very step."""
 
+import errno
 import json
 import logging
 import os
@@ -52,19 +53,26 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], max_to_keep: int, is_writer: bool) -> None:
-        """Names the folder; writes nothing yet.
+        """Makes the folder, so that one that cannot be written is found before anything is trained.
 
         Args:
             folder: Where this run's checkpoints live.
             identity: What makes a run the same run: JSON-serializable parameters and data digest.
             max_to_keep: How many are kept.
             is_writer: False for workers beside the chief: they restore what it wrote.
+
+        Raises:
+            OSError: The folder cannot be made or written.
         """
         self._folder = folder
         self._identity = dict(identity)
         self._max_to_keep = max_to_keep
         self._writer = ThreadPoolExecutor(1, "checkpoints") if is_writer else None
         self._pending: Future[None] | None = None
+        if is_writer:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
     def restore(self) -> Checkpoint | None:
         """Reads the newest checkpoint that is whole, or returns None where there is none at all.
@@ -77,7 +85,8 @@ class Checkpoints:
             try:
                 document, arrays = _read(path)
             except _DAMAGE as error:
-                _LOG.warning("the checkpoint %s is damaged (%s): falling back to the one before it", path, error)
+                reason = type(error).__name__
+                _LOG.warning("the checkpoint %s is damaged (%s): falling back to the one before it", path, reason)
                 continue
             self._check_identity(document["identity"])
             _LOG.info("resumed from %s", path)
@@ -124,7 +133,6 @@ class Checkpoints:
             pending.result()
 
     def _write(self, path: Path, document: bytes, arrays: Arrays) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")
         parts = {f"array_{index:03d}": array for index, array in enumerate(arrays)}
         with partial.open("wb") as stream:

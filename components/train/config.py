@@ -134,6 +134,8 @@ class TrainConfig:
                 f"train.mlp_layers[0] is {layers[0]}, an odd number: half of it comes from the user and half from the "
                 f"item table, so use {layers[0] + 1}."
             )
+        if factors and not layers:
+            raise InputError(f"train.mlp_regularization is {list(factors)} and train.mlp_layers is []: set both to [].")
         if len(factors) != len(layers) or (factors and factors[0] != 0):
             raise InputError(
                 f"train.mlp_regularization {list(factors)} must hold {len(layers)} numbers, one for each of "

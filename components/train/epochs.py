@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import Any
 
+from components.ncf.errors import InputError
 from components.ncf.metrics import hit_rate_at_k, ndcg_at_k
 from components.ncf.ranking import rank_held_out_items
 from components.train.checkpoints import Arrays, Checkpoint, Checkpoints, Progress
@@ -106,9 +107,15 @@ class Epochs:
         """Trains until the last epoch or until the model stops getting better.
 
         Raises:
-            InputError: The loss, or a score, is not finite.
+            InputError: The loss, or a score, is not finite; or more was trained already than is asked for.
             SystemExit: The process was told to end; the run is saved.
         """
+        num_begun = len(self._history) + (self._epoch.num_steps > 0)
+        if num_begun > num_epochs:
+            raise InputError(
+                f"The checkpoints are of epoch {num_begun} and train.num_epochs is {num_epochs}: set it to at least "
+                f"{num_begun}, or name another --checkpoint-dir."
+            )
         for entry in self._history:
             self._reporter.write(entry)
         while len(self._history) < num_epochs and not self._is_stale():

@@ -204,19 +204,17 @@ class TrainingData:
             return
         if not order:
             return
-        first = self._read(epoch, order[0])
-        names = [name for name, part in first._asdict().items() if part is not None]
-        dtypes = [tf.as_dtype(part.dtype) for part in first if part is not None]
+        columns = {name: column for name, column in self.rows.read(epoch, 0, 1)._asdict().items() if column is not None}
+        dtypes = [*(tf.as_dtype(column.dtype) for column in columns.values()), tf.int32]
 
         def read(number: tf.Tensor) -> list[Any]:
             return [part for part in self._read(epoch, int(number)) if part is not None]
 
         numbers = tf.data.Dataset.from_tensor_slices(np.array(order, np.int32))
         for parts in numbers.map(lambda number: tf.numpy_function(read, [number], dtypes)).prefetch(1):
-            shaped = [
-                tf.ensure_shape(part, np.shape(getattr(first, name))) for name, part in zip(names, parts, strict=True)
-            ]
-            yield Window(**{"labels": None, "weights": None, **dict(zip(names, shaped, strict=True))})
+            shaped = [tf.ensure_shape(part, [self.window_rows]) for part in parts[:-1]]
+            absent = {"labels": None, "weights": None}
+            yield Window(**(absent | dict(zip(columns, shaped, strict=True))), num_rows=tf.ensure_shape(parts[-1], []))
 
     def _read(self, epoch: int, number: int) -> Window:
         start = number * self.window_rows

@@ -130,6 +130,11 @@ class TrainingLoop:
         return self._groups_per_step * self._group_size
 
     @property
+    def examples_per_epoch(self) -> int:
+        """Examples that an epoch trains on, without padding."""
+        return len(self.data.rows) * self._group_size
+
+    @property
     def steps_per_epoch(self) -> int:
         """Steps that an epoch takes; the last of each window may be smaller."""
         return sum(self._steps_of(window) for window in range(self.data.num_windows))

@@ -1,7 +1,10 @@
 """Where training runs: the distribution strategies, and which of them suits what is there."""
 
 import importlib.util
+import itertools
 import json
+import logging
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -14,11 +17,14 @@ import tensorflow as tf
 from components.ncf.errors import InputError
 from components.train.config import STRATEGIES
 
+_LOG = logging.getLogger(__name__)
+
 # Where, under /dev, a machine with TPUs shows them: as devices of their own driver, or of virtual function I/O.
 _TPU_DEVICES = ("accel*", "vfio/[0-9]*")
 # A server ends when the chief has been away for so long: longer than the chief takes to start again.
 _CHIEF_GRACE_S = 30.0
 _POLL_INTERVAL_S = 1.0
+_ADDRESS = re.compile(r".+:\d{1,5}")
 _WORKER_ROLES = ("chief", "master", "worker")
 
 
@@ -98,7 +104,10 @@ def read_cluster(environment: Mapping[str, str]) -> Cluster | None:
         cluster = Cluster(tasks, str(task.get("type", "")), int(task.get("index", 0)))
     except (ValueError, AttributeError, TypeError) as error:
         raise InputError(f"TF_CONFIG is {text!r}, which is not the JSON that TensorFlow expects ({error}).") from error
-    if sum(map(len, tasks.values())) <= 1:
+    for address in itertools.chain.from_iterable(tasks.values()):
+        if not _ADDRESS.fullmatch(str(address)):
+            raise InputError(f"TF_CONFIG names {address!r}, which is not of the form HOST:PORT: {text!r}.")
+    if sum(map(len, tasks.values())) <= 1 and "ps" not in tasks:
         return None
     if not 0 <= cluster.index < len(tasks.get(cluster.role, [])):
         raise InputError(f"TF_CONFIG's task {cluster.role} {cluster.index} is not in its cluster {tasks}: {text!r}.")
@@ -159,6 +168,7 @@ def place(name: str, environment: Mapping[str, str]) -> Placement | Server:
             f"train.strategy multi_worker_mirrored has no use for the role {cluster.role!r} that TF_CONFIG gives this "
             "process: use chief and worker alone."
         )
+    _LOG.info("%s %d waits for all %d workers of TF_CONFIG", cluster.role, cluster.index, cluster.num_workers)
     return Placement(name, _multi_worker_strategy(), cluster.is_chief)
 
 
@@ -197,7 +207,8 @@ def _tpu_strategy(environment: Mapping[str, str]) -> tf.distribute.Strategy:
             tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        # TensorFlow goes on with the attributes of its operations.
+        reason = re.split(r"[.(\n]", str(error).strip(), maxsplit=1)[0]
         raise InputError(
             f"train.strategy is tpu, but no TPU answers at {address!r} ({reason}): run it on a TPU machine with the "
             "package tensorflow-tpu, or use one_device."

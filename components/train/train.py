@@ -63,6 +63,7 @@ def train(config: TrainConfig, examples: Path, output: Path, checkpoint_dir: Pat
     """
     started = time.perf_counter()
     check_output_path(output)
+    _check_places(output, checkpoint_dir)
     manifest = read_manifest(examples, "examples")
     folder = checkpoint_dir or output.parent / f"{output.name}-checkpoints"
     with restarting_when_the_cluster_is_lost(read_cluster(os.environ)), StopRequested().listening() as stop:
@@ -84,6 +85,14 @@ def train(config: TrainConfig, examples: Path, output: Path, checkpoint_dir: Pat
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _check_places(output: Path, checkpoint_dir: Path | None) -> None:
+    if checkpoint_dir is not None and checkpoint_dir.resolve().is_relative_to(output.resolve()):
+        raise InputError(
+            f"--checkpoint-dir {checkpoint_dir} lies in --output {output}, which has to be empty until the model is "
+            "written: choose a folder beside it."
+        )
+
+
 @dataclass(frozen=True)
 class _Run:
     """One run of the step: what it trains on, where, and where it is saved."""
@@ -101,13 +110,19 @@ class _Run:
         for phase in plan_phases(self.config, data.num_users, data.num_items):
             start = phase.initial_weights([outcome.weights for outcome in outcomes])
             loop = TrainingLoop(self.config, phase, data, self.placement.strategy, start)
+            checkpoints = self._checkpoints(phase.name, loop)
+            if loop.examples_per_step > loop.examples_per_epoch:
+                _LOG.warning(
+                    "train.global_batch_size %d is more than the %d examples of an epoch: the rest is padding",
+                    self.config.global_batch_size, loop.examples_per_epoch,
+                )  # fmt: skip
             loop.compile()
             _LOG.info(
                 "%s compiled after %.1f s; %d steps an epoch",
                 phase.name, time.perf_counter() - started, loop.steps_per_epoch,
             )  # fmt: skip
             reporter = Reporter(logs / phase.name if logs else None, phase.num_epochs, self.config.profile)
-            epochs = Epochs(self.config, data, loop, self._checkpoints(phase.name, loop), reporter, stop)
+            epochs = Epochs(self.config, data, loop, checkpoints, reporter, stop)
             try:
                 outcomes.append(epochs.run(phase.num_epochs))
             finally:

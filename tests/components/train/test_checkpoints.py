@@ -100,11 +100,17 @@ def test_progress_is_saved_as_it_was_then(tmp_path: Path) -> None:
     assert restored.progress["history"] == [{"epoch": 1}]
 
 
-def test_a_failure_to_write_surfaces_in_the_thread_that_trains(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_found_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    checkpoints = open_folder(tmp_path / "file" / "folder")
-    checkpoints.save(1, checkpoint(1))
     with pytest.raises(OSError, match="file"):
+        open_folder(tmp_path / "file" / "folder")
+
+
+def test_a_failure_to_write_surfaces_in_the_thread_that_trains(tmp_path: Path) -> None:
+    checkpoints = open_folder(tmp_path / "folder")
+    (tmp_path / "folder").rmdir()
+    checkpoints.save(1, checkpoint(1))
+    with pytest.raises(OSError, match="folder"):
         checkpoints.wait()
 
 

@@ -16,6 +16,7 @@ Make = Callable[..., TrainConfig]
         ({"mlp_layers": (), "mlp_regularization": (), "pretraining_epochs": 1}, ["train.pretraining_epochs", "1", "0"]),
         ({"learning_rate_decay_start": 1.5}, ["train.learning_rate_decay_start", "1.5", "[0, 1]"]),
         ({"recency_decay": -1.0}, ["train.recency_decay", "-1.0"]),
+        ({"mlp_layers": ()}, ["train.mlp_regularization is [0.0, 0.0]", "train.mlp_layers is []", "set both to []"]),
         ({"mlp_regularization": (0.0,)}, ["train.mlp_regularization", "2 numbers"]),
         ({"mlp_regularization": (0.1, 0.0)}, ["train.mlp_regularization", "first"]),
         ({"mf_regularization": -1.0}, ["train.mf_regularization", "-1.0"]),

@@ -162,3 +162,15 @@ def test_a_tpu_is_found_connected_to_and_initialised_before_the_strategy_is_made
     assert calls == [("resolve", address), *connecting, ("initialize", "resolver"), ("make", "resolver")]
     assert isinstance(placement, strategies.Placement)
     assert (placement.name, placement.strategy, placement.is_chief) == ("tpu", "strategy", True)
+
+
+@pytest.mark.parametrize("address", ["c", "a:b", "host:", ":80"])
+def test_an_address_that_is_none_is_named(address: str) -> None:
+    with pytest.raises(InputError, match=rf"TF_CONFIG names '{address}', which is not of the form HOST:PORT"):
+        read_cluster(environment_of({"worker": ["b:1", address]}, "worker"))
+
+
+@pytest.mark.parametrize("name", ["auto", "parameter_server"])
+def test_a_lone_parameter_server_does_not_train_by_itself(name: str) -> None:
+    with pytest.raises(InputError, match="needs tasks in the roles chief, worker and ps; TF_CONFIG has ps"):
+        place(name, environment_of({"ps": ["localhost:1"]}, "ps"))

@@ -206,6 +206,37 @@ def test_pretrained_towers_are_where_the_fused_model_starts(make_config: Make, e
     assert [len(history) for history in training["pretraining"]] == [2, 2]
 
 
+@pytest.mark.parametrize("name", ["model", "model/checkpoints"])
+def test_checkpoints_in_the_output_are_refused(make_config: Make, examples: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"--checkpoint-dir .* lies in --output"):
+        train(make_config(), examples, tmp_path / "model", tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fewer_epochs_than_were_trained_are_refused(make_config: Make, examples: Path, tmp_path: Path) -> None:
+    train(make_config(num_epochs=3), examples, tmp_path / "model", tmp_path / "checkpoints")
+    with pytest.raises(InputError, match=r"of epoch 3 and train.num_epochs is 2: set it to at least 3"):
+        train(make_config(num_epochs=2), examples, tmp_path / "other", tmp_path / "checkpoints")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_checkpoint_folder_that_cannot_be_written_is_found_before_training(
+    make_config: Make, examples: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    with caplog.at_level("INFO", "components"), pytest.raises(InputError, match=r"file.neumf cannot be written"):
+        train(make_config(), examples, tmp_path / "model", tmp_path / "file")
+    assert "compiled" not in caplog.text
+
+
+def test_a_batch_beyond_an_epoch_is_remarked_on(
+    make_config: Make, examples: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING", "components"):
+        train(make_config(num_epochs=1, global_batch_size=1_000_000), examples, tmp_path / "model", None)
+    assert "train.global_batch_size 1000000 is more than the" in caplog.text
+
+
 def test_checkpoints_of_another_run_are_refused(make_config: Make, examples: Path, tmp_path: Path) -> None:
     train(make_config(num_epochs=1), examples, tmp_path / "model", tmp_path / "checkpoints")
     with pytest.raises(InputError, match=r"another run \(learning_rate 0.01 then, 0.02 now\)"):
