@@ -188,13 +188,25 @@ def train(
 @main.command()
 @click.option("--model", type=_FOLDER, required=True, help="The folder that train wrote.")
 @click.option("--examples", type=_FOLDER, required=True, help="The folder that generate wrote.")
+@click.option("--baseline", type=_FOLDER, help="The folder that baseline wrote, to rank beside the model.")
+@click.option("--champion", metavar="FOLDER|gs://…", help="Short for --set evaluate.champion=MODEL: another run "
+              "'s model to rank.")  # fmt: skip
 @_preset_options
 @click.option("--output", type=_FOLDER, required=True, help="The `evaluation` folder to write.")
-def evaluate(model: Path, examples: Path, preset: str, overrides: tuple[str, ...], output: Path) -> None:
-    """Rank the held-out items, beside the popularity baseline, and write the report."""
+def evaluate(
+    model: Path,
+    examples: Path,
+    baseline: Path | None,
+    champion: str | None,
+    preset: str,
+    overrides: tuple[str, ...],
+    output: Path,
+) -> None:
+    """Rank the held-out items, beside popularity, and write the report."""
     from components.ncf.manifest import read_manifest
     from components.ncf.step import quiet_standard_error, running_step
 
+    overrides = (*overrides, *([f"evaluate.champion={champion}"] if champion else []))
     config = _step_config("evaluate", preset, overrides)
     read_manifest(examples, "examples")
     read_manifest(model, "model")
@@ -202,8 +214,33 @@ def evaluate(model: Path, examples: Path, preset: str, overrides: tuple[str, ...
         from components.evaluate.evaluate import evaluate as run_step
 
     with running_step("evaluate"):
-        run_step(config, examples, model, output)
+        run_step(config, examples, model, baseline, output)
     click.echo(output / "report.html")
+
+
+@main.command()
+@click.option("--model", type=_FOLDER, required=True, help="The folder that train wrote.")
+@click.option("--examples", type=_FOLDER, required=True, help="The folder that generate wrote.")
+@click.option("--user", "users", multiple=True, help="A raw user id; may be repeated.  [default: all users]")
+@_preset_options
+@click.option("--output", type=_FOLDER, required=True, help="The `recommendations` folder to write.")
+def recommend(
+    model: Path, examples: Path, users: tuple[str, ...], preset: str, overrides: tuple[str, ...], output: Path
+) -> None:
+    """Write the best items that users have not had yet."""
+    from components.ncf.manifest import read_manifest
+    from components.ncf.step import quiet_standard_error, running_step
+
+    values = _step_parameters("recommend", preset, overrides)
+    values["users"] = [*values["users"], *users]
+    config = step_config("recommend", values)
+    read_manifest(examples, "examples")
+    read_manifest(model, "model")
+    with quiet_standard_error():
+        from components.recommend.recommend import recommend as run_step
+
+    with running_step("recommend"):
+        run_step(config, examples, model, output)
 
 
 @main.command("compile")

@@ -51,7 +51,7 @@ def check_parameters(parameters: Mapping[str, Mapping[str, Any]]) -> None:
     """
     for step, values in parameters.items():
         step_config(step, values)
-    available = {*parameters["generate"]["protocols"], "fixed"}
+    available = {*parameters["generate"]["protocols"], "fixed", "loo-full"}
     missing = [name for name in parameters["evaluate"]["protocols"] if name not in available]
     if missing:
         raise InputError(
@@ -73,6 +73,7 @@ def step_config(step: str, values: Mapping[str, Any]) -> Any:
     from components.download.config import DownloadConfig
     from components.evaluate.config import EvaluateConfig
     from components.generate.config import GenerateConfig
+    from components.recommend.config import RecommendConfig
     from components.train.config import TrainConfig
 
     config = {
@@ -80,6 +81,7 @@ def step_config(step: str, values: Mapping[str, Any]) -> Any:
         "generate": GenerateConfig,
         "train": TrainConfig,
         "evaluate": EvaluateConfig,
+        "recommend": RecommendConfig,
     }[step]
     as_tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     as_tuples.pop("checkpoint_dir", None)
@@ -110,7 +112,7 @@ def _parse_list(name: str, text: str, current: list[Any]) -> list[Any]:
         )
         if name.endswith("regularization"):
             return [float(value) for value in values]
-        if name.endswith(("protocols", "options")):
+        if name.endswith(("protocols", "options", "users", "must_beat")):
             return [str(value) for value in values]
         if any(isinstance(value, bool) or int(value) != float(value) for value in values):
             raise ValueError("not whole numbers")

@@ -81,11 +81,17 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "checkpoint_dir": "",
     },
     "evaluate": {
+        "champion": "",
         "protocols": [],
         "cutoffs": [5, 10, 20],
         "num_bootstrap_samples": 1_000,
         "num_example_users": 5,
         "seed": 1,
+    },
+    "recommend": {
+        "num_recommendations": 10,
+        "users": [],
+        "num_shards": 4,
     },
 }
 

@@ -9,6 +9,8 @@ from components.images import image_uri
 def evaluate(
     examples: dsl.Input[dsl.Dataset],
     model: dsl.Input[dsl.Model],
+    baseline: dsl.Input[dsl.Model],
+    champion: str,
     protocols: list[str],
     cutoffs: list[int],
     num_bootstrap_samples: int,
@@ -18,19 +20,21 @@ def evaluate(
     metrics: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
 ) -> None:
-    """Scores the model and the popularity baseline by each protocol and writes the report.
+    """Ranks the held-out items with the model, the baselines and the champion, and writes the report.
 
     Args:
         examples: What generate wrote.
         model: What train wrote.
-        protocols: The protocols to evaluate; empty for all that the examples have candidates for.
+        baseline: What baseline wrote.
+        champion: Another run's `model` folder to rank beside this one; empty for none.
+        protocols: The protocols to evaluate; empty for all that the examples have candidates for, and loo-full.
         cutoffs: The k of HR@k and NDCG@k; they must include 10.
         num_bootstrap_samples: Resamplings of the users behind each 95 % interval.
         num_example_users: Users whose history and top ten the report shows.
         seed: Seed of the bootstrap and of the choice of example users.
-        evaluation: per_user.parquet (rank of the held-out item per user and protocol), metrics.json, report.html,
-            manifest.json.
-        metrics: Every metric, named <protocol>/<metric>; the baseline's end in _popularity.
+        evaluation: per_user.parquet (rank of the held-out item per user, protocol and system), metrics.json,
+            breakdowns.json, report.html, manifest.json.
+        metrics: Every metric, named <protocol>/<metric>; those of other systems than the model end in their names.
         report: The report as one HTML file.
     """
     from pathlib import Path
@@ -42,12 +46,13 @@ def evaluate(
     with running_step("evaluate"):
         config = EvaluateConfig(
             protocols=tuple(protocols),
+            champion=champion,
             cutoffs=tuple(int(cutoff) for cutoff in cutoffs),
             num_bootstrap_samples=num_bootstrap_samples,
             num_example_users=num_example_users,
             seed=seed,
         )
-        flat_metrics = run(config, Path(examples.path), Path(model.path), Path(evaluation.path))
+        flat_metrics = run(config, Path(examples.path), Path(model.path), Path(baseline.path), Path(evaluation.path))
         for name, value in flat_metrics.items():
             metrics.log_metric(name, value)
         Path(report.path).write_bytes((Path(evaluation.path) / "report.html").read_bytes())

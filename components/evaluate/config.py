@@ -8,7 +8,14 @@ from components.ncf.errors import InputError
 HEADLINE_CUTOFF = 10
 # Candidates of the validation item choose the epoch: they are no test of the model.
 VALIDATION = "validation"
-PROTOCOLS = ("loo-99", "loo-999-masked", "fixed")
+# The protocol that ranks the whole catalogue, for which no candidates have to be drawn.
+CATALOGUE = "loo-full"
+PROTOCOLS = ("loo-99", "loo-999-masked", "fixed", CATALOGUE)
+# The systems that are ranked: the model first, then what it is held against.
+MODEL = "model"
+POPULARITY = "popularity"
+ALS = "als"
+CHAMPION = "champion"
 
 
 @dataclass(frozen=True)
@@ -16,7 +23,8 @@ class EvaluateConfig:
     """Every choice that evaluation makes. Defaults live in the presets, not here.
 
     Attributes:
-        protocols: The protocols to evaluate; empty for all that the examples have candidates for.
+        protocols: The protocols to evaluate; empty for all that the examples have candidates for, and the catalogue.
+        champion: Another run's `model` folder to rank beside this one; empty for none.
         cutoffs: The k of HR@k and NDCG@k, 10 among them.
         num_bootstrap_samples: Resamplings of the users behind each 95 % interval.
         num_example_users: Users whose history and top ten the report shows.
@@ -24,6 +32,7 @@ class EvaluateConfig:
     """
 
     protocols: tuple[str, ...]
+    champion: str
     cutoffs: tuple[int, ...]
     num_bootstrap_samples: int
     num_example_users: int

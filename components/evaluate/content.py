@@ -1,6 +1,6 @@
 """Gathers what the report shows from the artifacts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from components.evaluate.config import HEADLINE_CUTOFF, EvaluateConfig
-from components.evaluate.measure import BASELINE, RanksByProtocol
+from components.evaluate.config import (
+    ALS,
+    CATALOGUE,
+    CHAMPION,
+    HEADLINE_CUTOFF,
+    MODEL,
+    POPULARITY,
+    EvaluateConfig,
+)
+from components.evaluate.measure import HeldOut, Ranking
 from components.evaluate.report import (
     Breakdown,
     BreakdownGroup,
@@ -26,12 +34,13 @@ from components.evaluate.report import (
     Selection,
     SystemResult,
 )
-from components.ncf.examples import Candidates, read_positives
+from components.ncf.examples import read_positives
 from components.ncf.manifest import Manifest
-from components.ncf.metrics import ActivityBand, hit_rate_by_activity
-from components.ncf.ranking import ScoreCandidates
+from components.ncf.metrics import Band, activity_bands, hit_rate_by_band, popularity_bands
+from components.ncf.ranking import Scorer, best_items, scores_of_unseen_items
 
-_SYSTEM_NAMES = {"model": "NeuMF", BASELINE: "Popularity"}
+_SYSTEM_NAMES = {POPULARITY: "Popularity", ALS: "ALS", CHAMPION: "Champion"}
+_POPULARITY_LABELS = ("head", "middle", "tail")
 _TOP = 10
 _CONFIDENCE = 0.95
 
@@ -46,8 +55,8 @@ class ReportInputs:
         manifest: Its manifest.
         training: training.json of the model.
         tables: users, items and held_out of the examples.
-        candidates: By protocol.
-        ranks: By protocol and scorer, in the order of the candidates' users.
+        held_out: What was ranked.
+        ranking: What ranking gave.
         metrics: By protocol, as in metrics.json.
     """
 
@@ -56,18 +65,29 @@ class ReportInputs:
     manifest: Manifest
     training: Mapping[str, Any]
     tables: Mapping[str, pa.Table]
-    candidates: Mapping[str, Candidates]
-    ranks: RanksByProtocol
+    held_out: HeldOut
+    ranking: Ranking
     metrics: Mapping[str, Mapping[str, Any]]
 
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """The systems' names, the model's first."""
+        return tuple(next(iter(self.ranking.ranks.values())))
 
-def build_report_content(inputs: ReportInputs, score: ScoreCandidates) -> ReportContent:
+    def title_of(self, system: str) -> str:
+        """Returns what people call a system."""
+        has_layers = bool(self.training["parameters"]["mlp_layers"])
+        return {MODEL: "NeuMF" if has_layers else "Matrix factorization", **_SYSTEM_NAMES}[system]
+
+
+def build_report_content(inputs: ReportInputs, scorer: Scorer) -> ReportContent:
     """Returns the content of the report.
 
     Args:
         inputs: What it is made from.
-        score: The model, which ranks the whole catalogue for the example users.
+        scorer: The model, which ranks the whole catalogue for the example users.
     """
+    first = next(iter(inputs.metrics))
     return ReportContent(
         title=inputs.manifest["dataset"],
         facts=_facts(inputs),
@@ -80,8 +100,8 @@ def build_report_content(inputs: ReportInputs, score: ScoreCandidates) -> Report
             EpochRecord(entry["epoch"], entry["loss"], entry.get("hr@10"), entry.get("ndcg@10"))
             for entry in inputs.training["history"]
         ),
-        breakdowns=tuple(_activity(inputs, protocol) for protocol in list(inputs.metrics)[:1]),
-        examples=_example_users(inputs, score),
+        breakdowns=(_by_activity(inputs, first), _by_popularity(inputs, first)),
+        examples=_example_users(inputs, scorer),
         reproduction=_reproduction(inputs),
     )
 
@@ -102,30 +122,47 @@ def _facts(inputs: ReportInputs) -> RunFacts:
 
 
 def _protocol_result(inputs: ReportInputs, protocol: str) -> ProtocolResult:
-    metrics = inputs.metrics[protocol]
-    systems = tuple(
-        SystemResult(
-            name,
-            {k: _estimate(values, f"hr@{k}") for k in inputs.config.cutoffs},
-            {k: _estimate(values, f"ndcg@{k}") for k in inputs.config.cutoffs},
+    metrics, cutoffs = inputs.metrics[protocol], inputs.config.cutoffs
+
+    def result(system: str) -> SystemResult:
+        values = metrics if system == MODEL else metrics[system]
+        return SystemResult(
+            name=inputs.title_of(system),
+            hit_rate={k: _estimate(values, f"hr@{k}") for k in cutoffs},
+            ndcg={k: _estimate(values, f"ndcg@{k}") for k in cutoffs},
+            mrr=_estimate(values, "mrr"),
+            coverage={k: values[f"coverage@{k}"] for k in cutoffs} if protocol == CATALOGUE else None,
         )
-        for name, values in ((_SYSTEM_NAMES["model"], metrics), (_SYSTEM_NAMES[BASELINE], metrics[BASELINE]))
-    )
+
     best = inputs.manifest.get("best_hr@10")
     references = (Reference("Best reachable", best, None),) if best is not None and protocol == "loo-99" else ()
-    return ProtocolResult(protocol, systems, references)
+    return ProtocolResult(protocol, tuple(result(system) for system in inputs.systems), references)
 
 
 def _estimate(values: Mapping[str, Any], name: str) -> Estimate:
     return Estimate(values[name], *values[f"{name}_interval"])
 
 
-def _activity(inputs: ReportInputs, protocol: str) -> Breakdown:
-    config, by_scorer = inputs.config, inputs.ranks[protocol]
-    counts = _num_trained_on(inputs)[inputs.candidates[protocol].users]
-    bands: list[tuple[ActivityBand, ...]] = [
-        hit_rate_by_activity(by_scorer[name], counts, HEADLINE_CUTOFF, config.num_bootstrap_samples, config.seed)
-        for name in _SYSTEM_NAMES
+def _by_activity(inputs: ReportInputs, protocol: str) -> Breakdown:
+    bands, labels = activity_bands(_num_trained_on(inputs)[inputs.held_out.users_of(protocol)])
+    return _breakdown(inputs, protocol, "user activity", "training interactions per user", bands, labels)
+
+
+def _by_popularity(inputs: ReportInputs, protocol: str) -> Breakdown:
+    counts = inputs.tables["items"]["num_train_interactions"].to_numpy()
+    bands = popularity_bands(counts)
+    labels = [f"{label} ({np.count_nonzero(bands == band):,} items)" for band, label in enumerate(_POPULARITY_LABELS)]
+    of_users = bands[inputs.held_out.positives_of(protocol)]
+    return _breakdown(inputs, protocol, "item popularity", "a third of all interactions each", of_users, labels)
+
+
+def _breakdown(
+    inputs: ReportInputs, protocol: str, subject: str, axis_title: str, bands: NDArray[np.int64], labels: Sequence[str]
+) -> Breakdown:
+    config = inputs.config
+    by_system: list[tuple[Band, ...]] = [
+        hit_rate_by_band(ranks, bands, labels, HEADLINE_CUTOFF, config.num_bootstrap_samples, config.seed)
+        for ranks in inputs.ranking.ranks[protocol].values()
     ]
     groups = tuple(
         BreakdownGroup(
@@ -133,9 +170,9 @@ def _activity(inputs: ReportInputs, protocol: str) -> Breakdown:
             same_users[0].num_users,
             tuple(Estimate(band.hit_rate, *band.interval) for band in same_users),
         )
-        for same_users in zip(*bands, strict=True)
+        for same_users in zip(*by_system, strict=True)
     )
-    return Breakdown("user activity", "training interactions per user", protocol, tuple(_SYSTEM_NAMES.values()), groups)
+    return Breakdown(subject, axis_title, protocol, tuple(map(inputs.title_of, inputs.systems)), groups)
 
 
 def _num_trained_on(inputs: ReportInputs) -> NDArray[np.int64]:
@@ -144,11 +181,11 @@ def _num_trained_on(inputs: ReportInputs) -> NDArray[np.int64]:
     return counts + np.int64(inputs.training["model_selection"] != "validation")
 
 
-def _example_users(inputs: ReportInputs, score: ScoreCandidates) -> tuple[ExampleUser, ...]:
+def _example_users(inputs: ReportInputs, scorer: Scorer) -> tuple[ExampleUser, ...]:
     num_users = inputs.tables["users"].num_rows
-    chosen = np.random.default_rng(inputs.config.seed).choice(
-        num_users, min(inputs.config.num_example_users, num_users), replace=False
-    )
+    num_examples = min(inputs.config.num_example_users, num_users)
+    generator = np.random.default_rng(inputs.config.seed)
+    chosen = np.sort(generator.choice(num_users, num_examples, replace=False)).astype(np.int32)
     names = ("user_id", "item_id", "recency")
     users, items, recencies = read_positives(inputs.examples, inputs.manifest, names).values()
 
@@ -156,29 +193,30 @@ def _example_users(inputs: ReportInputs, score: ScoreCandidates) -> tuple[Exampl
         rows = np.flatnonzero(users == user)
         return items[rows[np.argsort(recencies[rows])]]
 
-    return tuple(_example_user(inputs, score, int(user), latest_first(user)) for user in np.sort(chosen))
+    held_out = inputs.held_out
+    return tuple(
+        _example_user(inputs, int(user), latest_first(user), user_scores)
+        for block, scores in scores_of_unseen_items(scorer.score_catalogue, chosen, held_out.seen, held_out.num_items)
+        for user, user_scores in zip(chosen[block], scores, strict=True)
+    )
 
 
 def _example_user(
-    inputs: ReportInputs, score: ScoreCandidates, user: int, train_items: NDArray[np.int32]
+    inputs: ReportInputs, user: int, train_items: NDArray[np.int32], scores: NDArray[np.float32]
 ) -> ExampleUser:
+    """Describes a user; `scores` are -inf where the user had an item before the test item."""
     tables = inputs.tables
     validation_item = tables["held_out"]["validation_item_id"][user].as_py()
     test_item = tables["held_out"]["test_item_id"][user].as_py()
-    catalogue = np.arange(tables["items"].num_rows, dtype=np.int32)
-    scores = score(np.array([user], np.int32), catalogue[None])[0]
-    unseen = np.ones(len(catalogue), np.bool_)
-    unseen[train_items] = False
-    unseen[validation_item] = False
-    ranked = catalogue[unseen][np.argsort(-scores[unseen], kind="stable")]
+    ranked = best_items(scores[None], _TOP)[0]
     history = [validation_item, *train_items]
     return ExampleUser(
         raw_user_id=str(tables["users"]["raw_user_id"][user].as_py()),
         num_training_interactions=int(_num_trained_on(inputs)[user]),
-        history=tuple(_item(tables["items"], item) for item in [int(i) for i in history[:_TOP]]),
-        recommendations=tuple(_item(tables["items"], int(item)) for item in ranked[:_TOP]),
+        history=tuple(_item(tables["items"], int(item)) for item in history[:_TOP]),
+        recommendations=tuple(_item(tables["items"], int(item)) for item in ranked[ranked >= 0]),
         held_out=_item(tables["items"], test_item),
-        held_out_rank=int(np.sum(scores[unseen] >= scores[test_item])) - 1,
+        held_out_rank=int(np.sum(scores >= scores[test_item])) - 1,
     )
 
 

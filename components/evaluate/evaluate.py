@@ -2,102 +2,129 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.evaluate.config import HEADLINE_CUTOFF, VALIDATION, EvaluateConfig
-from components.evaluate.content import ReportInputs, build_report_content
-from components.evaluate.measure import (
-    BASELINE,
-    RanksByProtocol,
-    flatten_metrics,
-    metrics_by_protocol,
-    popularity_scorer,
-    rank_by_protocol,
+from components.evaluate.config import (
+    ALS,
+    CATALOGUE,
+    CHAMPION,
+    HEADLINE_CUTOFF,
+    MODEL,
+    POPULARITY,
+    VALIDATION,
+    EvaluateConfig,
 )
-from components.evaluate.report import render_report
+from components.evaluate.content import ReportInputs, build_report_content
+from components.evaluate.measure import HeldOut, RanksByProtocol, flatten_metrics, metrics_by_protocol, rank
+from components.evaluate.report import ReportContent, render_report
+from components.evaluate.scorers import (
+    PopularityScorer,
+    check_same_data,
+    load_factors,
+    local_copy,
+    read_training,
+)
 from components.ncf.errors import InputError
-from components.ncf.examples import Candidates, read_candidates
+from components.ncf.examples import read_candidates, read_seen_items
 from components.ncf.manifest import Manifest, read_manifest, write_manifest, writing_artifact
-from components.ncf.ranking import ScoreCandidates
+from components.ncf.ranking import Scorer
+from components.scoring.saved_model import ModelScorer
 
 _LOG = logging.getLogger(__name__)
+_TABLES = ("users", "items", "held_out")
 
 
-def evaluate(config: EvaluateConfig, examples: Path, model: Path, output: Path) -> dict[str, float]:
-    """Ranks each user's held-out item with the model and with the popularity baseline.
+def evaluate(
+    config: EvaluateConfig, examples: Path, model: Path, baseline: Path | None, output: Path
+) -> dict[str, float]:
+    """Ranks each user's held-out item with the model, the baselines and the champion.
 
     Args:
         config: The parameters.
         examples: An `examples` folder.
         model: The `model` folder that was trained on it.
-        output: The `evaluation` folder to write: metrics.json, per_user.parquet, report.html, manifest.json.
+        baseline: The `baseline` folder that was fitted on it, or None for popularity alone.
+        output: The `evaluation` folder to write: metrics.json, breakdowns.json, per_user.parquet, report.html,
+            manifest.json.
 
     Returns:
         Every metric by its name, `<protocol>/<metric>`.
 
     Raises:
-        InputError: A folder is incomplete, or the model was trained on other examples.
+        InputError: A folder is incomplete, or the model, a baseline or the champion was trained on other examples.
     """
     examples_manifest, model_manifest = read_manifest(examples, "examples"), read_manifest(model, "model")
     if model_manifest["examples_digest"] != examples_manifest["digest"]:
         raise InputError(f"{model} was not trained on {examples}: evaluate it on the examples that it was trained on.")
-    with writing_artifact(output) as partial:
-        tables = {name: pq.read_table(examples / f"{name}.parquet") for name in ("users", "items", "held_out")}
-        candidates = _read_protocols(config, examples, examples_manifest)
-        scorers = {"model": load_scorer(model), BASELINE: popularity_scorer(_train_counts(tables, model_manifest))}
-        ranks = rank_by_protocol(candidates, scorers)
-        metrics = metrics_by_protocol(ranks, config)
-        for protocol, values in metrics.items():
-            _LOG.info(
-                "%s: HR@10 %.4f, NDCG@10 %.4f; popularity %.4f, %.4f",
-                protocol, values["hr@10"], values["ndcg@10"], values[BASELINE]["hr@10"], values[BASELINE]["ndcg@10"],
-            )  # fmt: skip
-        pq.write_table(_per_user_table(tables, candidates, ranks), partial / "per_user.parquet")
+    protocols = _protocols(config, examples_manifest)
+    with writing_artifact(output) as partial, _champion(config, model, model_manifest) as champion:
+        tables = {name: pq.read_table(examples / f"{name}.parquet") for name in _TABLES}
+        systems: dict[str, Scorer] = {
+            MODEL: ModelScorer(model),
+            POPULARITY: PopularityScorer(_train_counts(tables, model_manifest)),
+        }
+        if baseline is not None:
+            systems[ALS] = load_factors(baseline, model, model_manifest)
+        if champion is not None:
+            systems[CHAMPION] = ModelScorer(champion)
+        held_out = _read_held_out(protocols, examples, examples_manifest, tables)
+        ranking = rank(protocols, held_out, systems, max(config.cutoffs))
+        metrics = metrics_by_protocol(ranking, held_out.num_items, config)
+        _log(metrics, systems)
+        pq.write_table(_per_user_table(tables, held_out, ranking.ranks), partial / "per_user.parquet")
         (partial / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-        training: Mapping[str, Any] = json.loads((model / "training.json").read_text(encoding="utf-8"))
-        inputs = ReportInputs(config, examples, examples_manifest, training, tables, candidates, ranks, metrics)
-        content = build_report_content(inputs, scorers["model"])
+        inputs = ReportInputs(
+            config, examples, examples_manifest, read_training(model), tables, held_out, ranking, metrics
+        )
+        content = build_report_content(inputs, systems[MODEL])
+        (partial / "breakdowns.json").write_text(json.dumps(_breakdowns(content), indent=2) + "\n", encoding="utf-8")
         (partial / "report.html").write_text(render_report(content), encoding="utf-8")
-        write_manifest(partial, "evaluation", _describe(model_manifest, examples_manifest, metrics))
+        write_manifest(partial, "evaluation", _describe(config, model_manifest, examples_manifest, metrics, systems))
     return flatten_metrics(metrics)
 
 
-def load_scorer(model: Path) -> ScoreCandidates:
-    """Returns the compiled scorer of the SavedModel in a `model` folder.
-
-    Raises:
-        InputError: The SavedModel cannot be loaded.
-    """
-    try:
-        loaded = tf.saved_model.load(str(model / "saved_model"))
-    except (OSError, ValueError, tf.errors.OpError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{model / 'saved_model'} cannot be loaded ({reason}): train the model again.") from error
-
-    @tf.function(jit_compile=True)
-    def score(users: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
-        return loaded.score_candidates(tf.cast(users, tf.int64), tf.cast(items, tf.int64))
-
-    def score_arrays(users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.float32]:
-        scores: NDArray[np.float32] = score(tf.constant(users), tf.constant(items)).numpy()
-        return scores
-
-    return score_arrays
+def _protocols(config: EvaluateConfig, manifest: Manifest) -> tuple[str, ...]:
+    available = (*(name for name in manifest["protocols"] if name != VALIDATION), CATALOGUE)
+    return config.protocols or available
 
 
-def _read_protocols(config: EvaluateConfig, examples: Path, manifest: Manifest) -> dict[str, Candidates]:
-    protocols = config.protocols or tuple(name for name in manifest["protocols"] if name != VALIDATION)
-    if not protocols:
-        raise InputError(f"{examples} holds no candidates of any protocol: set generate.protocols.")
-    return {protocol: read_candidates(examples, manifest, protocol) for protocol in protocols}
+@contextmanager
+def _champion(config: EvaluateConfig, model: Path, model_manifest: Manifest) -> Iterator[Path | None]:
+    if not config.champion:
+        yield None
+        return
+    with local_copy(config.champion) as champion:
+        check_same_data(f"The champion {config.champion}", read_manifest(champion, "model"), model, model_manifest)
+        yield champion
+
+
+def _read_held_out(
+    protocols: tuple[str, ...], examples: Path, manifest: Manifest, tables: Mapping[str, pa.Table]
+) -> HeldOut:
+    candidates = {name: read_candidates(examples, manifest, name) for name in protocols if name != CATALOGUE}
+    users, validation_items, test_items = (
+        tables["held_out"][name].to_numpy().astype(np.int32)
+        for name in ("user_id", "validation_item_id", "test_item_id")
+    )
+    seen = read_seen_items(examples, manifest, [validation_items])
+    return HeldOut(candidates, users, test_items, seen, manifest["num_items"])
+
+
+def _log(metrics: Mapping[str, Mapping[str, Any]], systems: Mapping[str, Scorer]) -> None:
+    for protocol, values in metrics.items():
+        figures = (
+            f"{name} {group['hr@10']:.4f}, {group['ndcg@10']:.4f}"
+            for name, group in ((name, values if name == MODEL else values[name]) for name in systems)
+        )
+        _LOG.info("%s, HR@10 and NDCG@10: %s", protocol, "; ".join(figures))
 
 
 def _train_counts(tables: Mapping[str, pa.Table], model_manifest: Manifest) -> NDArray[np.int64]:
@@ -109,32 +136,59 @@ def _train_counts(tables: Mapping[str, pa.Table], model_manifest: Manifest) -> N
     return counts
 
 
-def _per_user_table(
-    tables: Mapping[str, pa.Table], candidates: Mapping[str, Candidates], ranks: RanksByProtocol
-) -> pa.Table:
-    users, held_out = tables["users"], tables["held_out"]
+def _per_user_table(tables: Mapping[str, pa.Table], held_out: HeldOut, ranks: RanksByProtocol) -> pa.Table:
+    users = tables["users"]
     columns = {
         "user_id": users["user_id"],
         "raw_user_id": users["raw_user_id"],
         "num_train_interactions": users["num_train_interactions"],
-        "test_item_id": held_out["test_item_id"],
+        "test_item_id": tables["held_out"]["test_item_id"],
     }
-    for protocol, by_scorer in ranks.items():
-        for scorer, user_ranks in by_scorer.items():
+    for protocol, by_system in ranks.items():
+        for system, user_ranks in by_system.items():
             # A protocol from a file may leave users out: their rank is null.
             column = np.full(users.num_rows, -1, np.int64)
-            column[candidates[protocol].users] = user_ranks
-            name = f"rank_{protocol}" + ("" if scorer == "model" else f"_{scorer}")
+            column[held_out.users_of(protocol)] = user_ranks
+            name = f"rank_{protocol}" + ("" if system == MODEL else f"_{system}")
             columns[name] = pa.array(column, mask=column < 0)
     return pa.table(columns)
 
 
-def _describe(model_manifest: Manifest, examples_manifest: Manifest, metrics: Mapping[str, Any]) -> Manifest:
+def _breakdowns(content: ReportContent) -> list[dict[str, Any]]:
+    return [
+        {
+            "by": breakdown.subject,
+            "protocol": breakdown.protocol,
+            "metric": f"hr@{content.headline_cutoff}",
+            "groups": [
+                {
+                    "label": group.label,
+                    "num_users": group.num_users,
+                    **{
+                        name: {"value": rate.value, "interval": [rate.low, rate.high]}
+                        for name, rate in zip(breakdown.system_names, group.hit_rates, strict=True)
+                    },
+                }
+                for group in breakdown.groups
+            ],
+        }
+        for breakdown in content.breakdowns
+    ]
+
+
+def _describe(
+    config: EvaluateConfig,
+    model_manifest: Manifest,
+    examples_manifest: Manifest,
+    metrics: Mapping[str, Any],
+    systems: Mapping[str, Scorer],
+) -> Manifest:
+    same = {name: model_manifest[name] for name in ("examples_digest", "model_selection", "selection_protocol")}
     return {
         "dataset": examples_manifest["dataset"],
-        "examples_digest": model_manifest["examples_digest"],
-        "model_selection": model_manifest["model_selection"],
-        "selection_protocol": model_manifest["selection_protocol"],
+        **same,
         "headline_cutoff": HEADLINE_CUTOFF,
         "protocols": list(metrics),
+        "systems": list(systems),
+        "champion": {"path": config.champion, **same} if CHAMPION in systems else None,
     }

@@ -37,11 +37,21 @@ class Estimate:
 
 @dataclass(frozen=True)
 class SystemResult:
-    """The figures of one system (the model, a baseline) under one protocol, by cutoff k."""
+    """The figures of one system (the model, a baseline) under one protocol, by cutoff k.
+
+    Attributes:
+        name: What people call it.
+        hit_rate: HR@k, which with one relevant item is recall@k.
+        ndcg: NDCG@k.
+        mrr: Mean reciprocal rank, without a cutoff.
+        coverage: The share of the catalogue among anybody's first k; None where the catalogue is not ranked.
+    """
 
     name: str
     hit_rate: Mapping[int, Estimate]
     ndcg: Mapping[int, Estimate]
+    mrr: Estimate
+    coverage: Mapping[int, float] | None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.ncf.errors import InputError
+from components.ncf.interactions import ItemLists
 from components.ncf.manifest import Manifest, file_digest
 from components.ncf.records import read_example_at, read_examples, record_places
 
@@ -109,6 +110,23 @@ def read_positives(
                 raise InputError(f"The positives in {folder} have no feature {name}: run generate again.")
             parts.append(example[name].astype(np.int32))
     return {name: np.concatenate(parts) for name, parts in blocks.items()}
+
+
+def read_seen_items(folder: Path, manifest: Manifest, later_items: Sequence[NDArray[Any]]) -> ItemLists:
+    """Returns what each user had: the training positives and, of each array in `later_items`, one more.
+
+    Args:
+        folder: The `examples` folder.
+        manifest: Its manifest.
+        later_items: Integers [num_users] each, items in the order of the dense users, none a training positive.
+
+    Raises:
+        InputError: The files are missing or damaged.
+    """
+    users, items = read_positives(folder, manifest).values()
+    everybody = np.arange(manifest["num_users"], dtype=np.int32)
+    users = np.concatenate([users, *(everybody for _ in later_items)])
+    return ItemLists.from_pairs(users, np.concatenate([items, *later_items]), manifest["num_users"])
 
 
 def read_candidates(folder: Path, manifest: Manifest, protocol: str) -> Candidates:

@@ -5,7 +5,7 @@ rank, 0 being best. HR@K and NDCG@K are those of He et al., "Neural Collaborativ
 With one relevant item per user the ideal gain is 1: NDCG@K is 1 / log2(rank + 2) inside the cutoff and 0 outside.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,6 +93,11 @@ def hit_rate_at_k(positive_ranks: ArrayLike, k: int) -> float:
     return float(hits_at_k(positive_ranks, k).mean())
 
 
+def recall_at_k(positive_ranks: ArrayLike, k: int) -> float:
+    """Recall@k: with one relevant item per user, the share of it that is found is the hit rate; see there."""
+    return hit_rate_at_k(positive_ranks, k)
+
+
 def ndcg_at_k(positive_ranks: ArrayLike, k: int) -> float:
     """NDCG@k: the mean over users of `discounted_gains_at_k`.
 
@@ -148,13 +153,30 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def catalogue_coverage_at_k(top_items: NDArray[np.int32], num_items: int, k: int) -> float:
+    """Returns the share of the catalogue that is among the first `k` items of at least one user.
+
+    Aggregate diversity, as in Adomavicius and Kwon, "Improving aggregate recommendation diversity using ranking-based
+    techniques" (TKDE 2012), relative to the catalogue.
+
+    Args:
+        top_items: int32 [num_users, depth], the best first, -1 for none; `depth` is at least `k`.
+        num_items: Size of the catalogue.
+        k: The cutoff, at least 1.
+    """
+    if not 1 <= k <= top_items.shape[1]:
+        raise ValueError(f"the cutoff k is {k}, but the lists hold {top_items.shape[1]} items")
+    first = top_items[:, :k]
+    return len(np.unique(first[first >= 0])) / num_items
+
+
 @dataclass(frozen=True)
-class ActivityBand:
-    """The hit rate of the users of one activity band.
+class Band:
+    """The hit rate of one group of users.
 
     Attributes:
-        label: The band's least and greatest number of training interactions joined by an en dash, or the one number.
-        num_users: How many users are in the band, at least one.
+        label: What the group is.
+        num_users: How many users are in it, at least one.
         hit_rate: HR@k over those users.
         interval: Its bootstrap interval.
     """
@@ -165,43 +187,72 @@ class ActivityBand:
     interval: Interval
 
 
-def hit_rate_by_activity(
+def hit_rate_by_band(
     positive_ranks: ArrayLike,
-    num_training_interactions: ArrayLike,
+    bands: ArrayLike,
+    labels: Sequence[str],
     k: int,
     num_samples: int,
     seed: int,
     confidence: float = 0.95,
-) -> tuple[ActivityBand, ...]:
-    """HR@k by quartile of activity, from the least to the most active users.
-
-    Two rankings of the same users fall into the same bands, whatever their ranks.
+) -> tuple[Band, ...]:
+    """HR@k of groups of users.
 
     Args:
         positive_ranks: int64 [num_users], 0 is best.
-        num_training_interactions: int64 [num_users], in the same order.
+        bands: int64 [num_users], each user's group.
+        labels: One for each group; a group without users is left out.
         k: The cutoff, at least 1.
         num_samples: As in `bootstrap_interval`.
         seed: As in `bootstrap_interval`.
         confidence: As in `bootstrap_interval`.
 
-    Returns:
-        Four bands; fewer where so many users are equally active that a quartile would be empty.
-
     Raises:
         ValueError: As in `hit_rate_at_k` and `bootstrap_interval`, or the two arrays differ in length.
     """
-    hits, counts = hits_at_k(positive_ranks, k), np.asarray(num_training_interactions)
-    if hits.shape != counts.shape:
-        raise ValueError(f"{len(hits)} ranks do not match {len(counts)} numbers of training interactions")
-    band_of_user = activity_quartiles(counts)
-    bands = []
+    hits, band_of_user = hits_at_k(positive_ranks, k), np.asarray(bands)
+    if hits.shape != band_of_user.shape:
+        raise ValueError(f"{len(hits)} ranks do not match the groups of {len(band_of_user)} users")
+    result = []
     for band in np.unique(band_of_user):
-        in_band = band_of_user == band
-        interval = bootstrap_interval(hits[in_band], num_samples, seed, confidence)
-        label = _range_label(int(counts[in_band].min()), int(counts[in_band].max()))
-        bands.append(ActivityBand(label, int(in_band.sum()), float(hits[in_band].mean()), interval))
-    return tuple(bands)
+        in_band = hits[band_of_user == band]
+        interval = bootstrap_interval(in_band, num_samples, seed, confidence)
+        result.append(Band(labels[band], len(in_band), float(in_band.mean()), interval))
+    return tuple(result)
+
+
+def activity_bands(num_training_interactions: ArrayLike) -> tuple[NDArray[np.int64], list[str]]:
+    """Groups users by quartile of activity, from the least to the most active.
+
+    Args:
+        num_training_interactions: int64 [num_users].
+
+    Returns:
+        The group of each user, int64 [num_users], and the labels of the groups: their least and greatest number of
+        interactions joined by an en dash, or the one number. Four groups; fewer where so many users are equally active
+        that a quartile would be empty.
+    """
+    counts = np.asarray(num_training_interactions)
+    _, bands = np.unique(activity_quartiles(counts), return_inverse=True)
+    in_bands = (counts[bands == band] for band in range(bands.max() + 1))
+    return bands.astype(np.int64), [_range_label(int(part.min()), int(part.max())) for part in in_bands]
+
+
+def popularity_bands(num_training_interactions: ArrayLike) -> NDArray[np.int64]:
+    """Parts the catalogue into head, middle and tail: 0, 1, 2, int64 [num_items].
+
+    The head are the most popular items that together have a third of all interactions, the tail the least popular ones
+    that have the last third. Equally popular items are never parted.
+
+    Args:
+        num_training_interactions: int64 [num_items].
+    """
+    counts = np.asarray(num_training_interactions, dtype=np.int64)
+    distinct, place = np.unique(-counts, return_inverse=True)
+    per_count = np.bincount(place) * -distinct
+    # How many interactions the items that are more popular have, as a share.
+    before = (np.cumsum(per_count) - per_count) / max(per_count.sum(), 1)
+    return np.asarray(np.searchsorted([1 / 3, 2 / 3], before, side="right")[place], dtype=np.int64)
 
 
 def activity_quartiles(num_training_interactions: ArrayLike) -> NDArray[np.int64]:

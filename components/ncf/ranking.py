@@ -1,20 +1,52 @@
-"""Ranks each user's held-out item among its candidates, in blocks of one static shape."""
+"""Ranks each user's held-out item, among its candidates or in the whole catalogue, in blocks of one static shape."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.ncf.errors import InputError
 from components.ncf.examples import Candidates
+from components.ncf.interactions import ItemLists
 from components.ncf.metrics import positive_ranks
 
 # Scores users int32 [b] and items int32 [b, c] as float32 [b, c]. It is always called with the same shapes, so that
 # a compiled function is compiled once.
 ScoreCandidates = Callable[[NDArray[np.int32], NDArray[np.int32]], NDArray[np.float32]]
 
+# Scores users int32 [b] for every item, float32 [b, num_items].
+ScoreCatalogue = Callable[[NDArray[np.int32]], NDArray[np.float32]]
+
 # Scores computed at once: the widest activation of a block of 2**17 rows and 256 columns takes 128 MiB.
 _SCORES_PER_BLOCK = 1 << 17
+# The same where nothing but the scores has to be held.
+_CATALOGUE_SCORES_PER_BLOCK = 1 << 19
+
+
+class Scorer(Protocol):
+    """A model or a baseline, for evaluation: higher scores are better."""
+
+    def score_candidates(self, users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Scores each user's own candidates; see `ScoreCandidates`."""
+
+    def score_catalogue(self, users: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Scores every item for each user; see `ScoreCatalogue`."""
+
+
+@dataclass(frozen=True)
+class CatalogueRanks:
+    """What ranking the whole catalogue gives.
+
+    Attributes:
+        ranks: int64 [num_users], those of the held-out items, 0 being best.
+        top_items: int32 [num_users, depth], the best items that the user had not had, the best first; -1 where there
+            are no more.
+    """
+
+    ranks: NDArray[np.int64]
+    top_items: NDArray[np.int32]
 
 
 def rank_held_out_items(score: ScoreCandidates, candidates: Candidates) -> NDArray[np.int64]:
@@ -38,3 +70,81 @@ def rank_held_out_items(score: ScoreCandidates, candidates: Candidates) -> NDArr
         except ValueError as error:
             raise InputError(f"The candidates of users {start} to {stop - 1} cannot be ranked: {error}.") from error
     return ranks
+
+
+def rank_in_catalogue(
+    score: ScoreCatalogue,
+    users: NDArray[np.int32],
+    positives: NDArray[np.int32],
+    seen: ItemLists,
+    num_items: int,
+    depth: int,
+) -> CatalogueRanks:
+    """Ranks each user's held-out item among all items that the user had not had. Ties count as in `positive_ranks`.
+
+    Args:
+        score: Scores the catalogue.
+        users: int32 [num_users], dense.
+        positives: int32 [num_users], the held-out item of each of `users`; not among its seen items.
+        seen: The items that each dense user had.
+        num_items: Size of the catalogue.
+        depth: How many of the best items to return.
+
+    Raises:
+        InputError: A score is not finite.
+    """
+    ranks = np.empty(len(users), np.int64)
+    top_items = np.empty((len(users), depth), np.int32)
+    for block, scores in scores_of_unseen_items(score, users, seen, num_items):
+        positive_scores = scores[np.arange(len(scores)), positives[block]]
+        # The held-out item itself is one of those that score as high.
+        ranks[block] = np.sum(scores >= positive_scores[:, None], axis=1) - 1
+        top_items[block] = best_items(scores, depth)
+    return CatalogueRanks(ranks, top_items)
+
+
+def scores_of_unseen_items(
+    score: ScoreCatalogue, users: NDArray[np.int32], seen: ItemLists, num_items: int
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Yields blocks of `users`, as slices, and their scores, float32 [b, num_items], -inf where an item was seen.
+
+    Raises:
+        InputError: A score is not finite.
+    """
+    users_per_block = max(1, min(len(users), _CATALOGUE_SCORES_PER_BLOCK // num_items))
+    for start in range(0, len(users), users_per_block):
+        stop = min(start + users_per_block, len(users))
+        # The last block is filled up with its own first users, so that all blocks have one shape.
+        filled = users[np.resize(np.arange(start, stop), users_per_block)]
+        scores = np.array(score(filled)[: stop - start])
+        if not np.isfinite(scores).all():
+            raise InputError(
+                f"The scores of users {start} to {stop - 1} are not all finite: the model has diverged, train it with "
+                "a lower learning rate."
+            )
+        had = seen.take(users[start:stop])
+        scores[np.repeat(np.arange(stop - start), had.lengths), had.items] = -np.inf
+        yield slice(start, stop), scores
+
+
+def best_items(scores: NDArray[np.float32], k: int) -> NDArray[np.int32]:
+    """Returns each row's `k` best items, the best first; equal scores keep the order of the catalogue.
+
+    Args:
+        scores: float32 [b, num_items], -inf where an item must not be returned.
+        k: At least 1.
+
+    Returns:
+        int32 [b, k], -1 where a row has fewer items.
+    """
+    num_rows, num_items = scores.shape
+    last = max(num_items - k, 0)
+    least = np.maximum(np.partition(scores, last, axis=1)[:, last], np.finfo(np.float32).min)
+    rows, items = np.nonzero(scores >= least[:, None])
+    order = np.lexsort((items, -scores[rows, items], rows))
+    rows, items = rows[order], items[order]
+    places = np.arange(len(rows)) - np.searchsorted(rows, np.arange(num_rows))[rows]
+    best = np.full((num_rows, k), -1, np.int32)
+    is_best = places < k
+    best[rows[is_best], places[is_best]] = items[is_best]
+    return best

@@ -123,6 +123,43 @@ def neumf_logits(
     return logits
 
 
+def neumf_catalogue_logits(architecture: Architecture, weights: Sequence[tf.Tensor], users: tf.Tensor) -> tf.Tensor:
+    """Scores every item for each user, without looking up a row of the items' tables for each pair.
+
+    Args:
+        architecture: The shape of the model.
+        weights: In the order of `Architecture.weight_shapes`.
+        users: integer [num_users].
+
+    Returns:
+        float32 [num_users, num_items], the same logits as `neumf_logits`.
+    """
+    tables, dense = weights[: len(architecture.tables)], weights[len(architecture.tables) :]
+    if not architecture.has_output_layer:
+        return tf.matmul(tf.gather(tables[0], users), tables[1], transpose_b=True)
+    output_kernel, output_bias = dense[-2:]
+    num_factors, num_items = architecture.num_factors, architecture.num_items
+    logits = tf.convert_to_tensor(output_bias)
+    if num_factors:
+        user_factors = tf.gather(tables[0], users) * output_kernel[:num_factors, 0]
+        logits += tf.matmul(user_factors, tables[1], transpose_b=True)
+    if architecture.mlp_layers:
+        user_rows, item_table = tf.gather(tables[-2], users), tables[-1]
+        shape = [tf.shape(users)[0] if users.shape[0] is None else users.shape[0], num_items]
+        if len(architecture.mlp_layers) == 1:
+            half = architecture.mlp_layers[0] // 2
+            kernels = output_kernel[num_factors : num_factors + half], output_kernel[num_factors + half :]
+            return logits + tf.matmul(user_rows, kernels[0]) + tf.transpose(tf.matmul(item_table, kernels[1]))
+        kernel, bias = dense[:2]
+        half = architecture.mlp_layers[0] // 2
+        user_part = tf.matmul(user_rows, kernel[:half]) + bias
+        item_part = tf.matmul(item_table, kernel[half:])
+        hidden = tf.reshape(tf.nn.relu(user_part[:, None] + item_part), [-1, architecture.mlp_layers[1]])
+        hidden = _upper_layers(hidden, dense[2:-2], "float32")
+        logits += tf.reshape(tf.matmul(hidden, output_kernel[num_factors:]), shape)
+    return logits
+
+
 def _perceptron(
     architecture: Architecture,
     tables: Sequence[tf.Tensor],
@@ -145,8 +182,11 @@ def _perceptron(
     else:
         item_part = _matmul(tf.gather(item_table, flat_items), kernel[half:], precision)
     hidden = tf.nn.relu(user_part[:, None] + tf.reshape(item_part, [-1, group_size, width]))
-    hidden = tf.reshape(hidden, [-1, width])
-    for kernel, bias in zip(dense[2::2], dense[3::2], strict=True):
+    return _upper_layers(tf.reshape(hidden, [-1, width]), dense[2:], precision)
+
+
+def _upper_layers(hidden: tf.Tensor, dense: Sequence[tf.Tensor], precision: str) -> tf.Tensor:
+    for kernel, bias in zip(dense[::2], dense[1::2], strict=True):
         hidden = tf.nn.relu(_matmul(hidden, kernel, precision) + bias)
     return hidden
 
@@ -170,31 +210,6 @@ def _bfloat16_matmul(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
         )
 
     return tf.matmul(a, b, output_type=tf.float32), gradient
-
-
-class ServingModel(tf.Module):
-    """What the SavedModel holds: the weights and two functions over dense indices."""
-
-    def __init__(self, architecture: Architecture, weights: Sequence[NDArray[np.float32]]) -> None:
-        """Makes variables of its own."""
-        super().__init__(name="neumf")
-        self._architecture = architecture
-        names = [name for name, _ in architecture.weight_shapes()]
-        self._variables = [tf.Variable(value, name=name) for name, value in zip(names, weights, strict=True)]
-
-    @tf.function(
-        input_signature=[tf.TensorSpec([None], tf.int64, "user_id"), tf.TensorSpec([None], tf.int64, "item_id")]
-    )
-    def score(self, user_id: tf.Tensor, item_id: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns `scores`, float32 [n]: the logit of each (user, item) pair."""
-        return {"scores": neumf_logits(self._architecture, self._variables, user_id, item_id[:, None])[:, 0]}
-
-    @tf.function(
-        input_signature=[tf.TensorSpec([None], tf.int64, "users"), tf.TensorSpec([None, None], tf.int64, "items")]
-    )
-    def score_candidates(self, users: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
-        """Returns float32 [num_users, num_candidates]: the logits of each user's own candidates."""
-        return neumf_logits(self._architecture, self._variables, users, items)
 
 
 def build_keras_model(architecture: Architecture, weights: Sequence[NDArray[np.float32]]) -> keras.Model:

@@ -31,10 +31,11 @@ from components.train.config import TrainConfig
 from components.train.epochs import Epochs, Outcome, StopRequested
 from components.train.input_pipeline import load_training_data
 from components.train.loop import TrainingLoop
-from components.train.model import ServingModel, build_keras_model
+from components.train.model import build_keras_model
 from components.train.phases import plan_phases
 from components.train.recovery import restarting_when_the_cluster_is_lost
 from components.train.reporting import Reporter
+from components.train.serving import ServingModel, read_catalogue
 from components.train.strategy import Placement, Server, place, read_cluster
 
 _LOG = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def train(config: TrainConfig, examples: Path, output: Path, checkpoint_dir: Pat
             return
         with writing_artifact(output) as partial, _explaining_full_disks(output, folder):
             outcomes, loop = run.fit(partial / "tensorboard", stop, started)
-            _export(partial, loop, outcomes[-1])
+            run.export(partial, outcomes[-1], loop)
             training = run.describe(outcomes, loop) | {"duration_s": time.perf_counter() - started}
             (partial / "training.json").write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
             write_manifest(partial, "model", _describe(training, manifest))
@@ -153,6 +154,17 @@ class _Run:
             },
         }
 
+    def export(self, folder: Path, outcome: Outcome, loop: TrainingLoop) -> None:
+        """Writes the SavedModel and the Keras model."""
+        architecture = loop.architecture
+        for (name, _), weight in zip(architecture.weight_shapes(), outcome.weights, strict=True):
+            if not np.isfinite(weight).all():
+                raise InputError(f"The best epoch has weights that are not finite ({name}): lower train.learning_rate.")
+        serving = ServingModel(architecture, outcome.weights, read_catalogue(self.examples, self.manifest))
+        signatures = {"score": serving.score, "top_k": serving.top_k}
+        tf.saved_model.save(serving, str(folder / "saved_model"), signatures=signatures)
+        build_keras_model(architecture, outcome.weights).save(folder / "neumf.keras")
+
     def _checkpoints(self, phase: str, loop: TrainingLoop) -> Checkpoints:
         identity = {key: value for key, value in self.config.as_dict().items() if key not in _NOT_IDENTITY}
         if self.config.learning_rate_decay_start < 1.0:
@@ -160,15 +172,6 @@ class _Run:
         identity |= {"examples_digest": self.manifest["digest"], "examples_per_step": loop.examples_per_step}
         folder = self.checkpoints_folder / phase
         return Checkpoints(folder, identity, self.config.max_checkpoints, self.placement.is_chief)
-
-
-def _export(folder: Path, loop: TrainingLoop, outcome: Outcome) -> None:
-    for (name, _), weight in zip(loop.architecture.weight_shapes(), outcome.weights, strict=True):
-        if not np.isfinite(weight).all():
-            raise InputError(f"The best epoch has weights that are not finite ({name}): lower train.learning_rate.")
-    serving = ServingModel(loop.architecture, outcome.weights)
-    tf.saved_model.save(serving, str(folder / "saved_model"), signatures={"score": serving.score})
-    build_keras_model(loop.architecture, outcome.weights).save(folder / "neumf.keras")
 
 
 @contextmanager

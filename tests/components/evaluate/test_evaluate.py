@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,11 +10,15 @@ import tensorflow as tf
 
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.evaluate import evaluate
+from components.evaluate.scorers import local_copy
 from components.ncf.errors import InputError
 from components.ncf.examples import read_candidates, read_positives
 from components.ncf.manifest import read_manifest, write_manifest
+from components.scoring.saved_model import ModelScorer
 
-CONFIG = EvaluateConfig(protocols=(), cutoffs=(5, 10, 20), num_bootstrap_samples=200, num_example_users=3, seed=1)
+CONFIG = EvaluateConfig(
+    protocols=(), champion="", cutoffs=(5, 10, 20), num_bootstrap_samples=200, num_example_users=3, seed=1
+)
 
 
 class TableModel(tf.Module):
@@ -23,9 +28,13 @@ class TableModel(tf.Module):
         super().__init__()
         self.scores = tf.Variable(scores.astype(np.float32))
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, None], tf.int64)])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, None], tf.int32)])
     def score_candidates(self, users: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
         return tf.gather(tf.gather(self.scores, users), items, batch_dims=1)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
+    def score_catalogue(self, users: tf.Tensor) -> tf.Tensor:
+        return tf.gather(self.scores, users)
 
 
 def write_model(folder: Path, examples: Path, scores: np.ndarray, selection: str = "validation") -> Path:
@@ -50,7 +59,7 @@ def shape_of(examples: Path) -> tuple[int, int]:
 
 def test_a_constant_scorer_hits_exactly_nothing(examples: Path, tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", examples, np.zeros(shape_of(examples)))
-    metrics = evaluate(CONFIG, examples, model, tmp_path / "evaluation")
+    metrics = evaluate(CONFIG, examples, model, None, tmp_path / "evaluation")
     assert metrics["loo-99/hr@20"] == 0.0
     assert metrics["loo-99/ndcg@20"] == 0.0
 
@@ -59,7 +68,9 @@ def test_a_scorer_that_knows_the_future_hits_always(examples: Path, tmp_path: Pa
     scores = np.zeros(shape_of(examples))
     held_out = pq.read_table(examples / "held_out.parquet")
     scores[held_out["user_id"].to_numpy(), held_out["test_item_id"].to_numpy()] = 1.0
-    metrics = evaluate(CONFIG, examples, write_model(tmp_path / "model", examples, scores), tmp_path / "evaluation")
+    metrics = evaluate(
+        CONFIG, examples, write_model(tmp_path / "model", examples, scores), None, tmp_path / "evaluation"
+    )
     assert metrics["loo-99/hr@5"] == 1.0
     assert metrics["loo-99/ndcg@5"] == 1.0
 
@@ -67,7 +78,7 @@ def test_a_scorer_that_knows_the_future_hits_always(examples: Path, tmp_path: Pa
 def test_ranks_and_baseline_agree_with_counting_by_hand(examples: Path, tmp_path: Path) -> None:
     scores = np.random.default_rng(0).normal(size=shape_of(examples)).astype(np.float32)
     model = write_model(tmp_path / "model", examples, scores)
-    evaluate(CONFIG, examples, model, tmp_path / "evaluation")
+    evaluate(CONFIG, examples, model, None, tmp_path / "evaluation")
     per_user = pq.read_table(tmp_path / "evaluation/per_user.parquet").to_pydict()
     manifest = read_manifest(examples, "examples")
     popularity = np.bincount(read_positives(examples, manifest)["item_id"], minlength=shape_of(examples)[1])
@@ -82,12 +93,122 @@ def test_ranks_and_baseline_agree_with_counting_by_hand(examples: Path, tmp_path
         assert per_user["rank_loo-99_popularity"][user] == by_count
 
 
+def test_ranks_in_the_whole_catalogue_agree_with_counting_by_hand(examples: Path, tmp_path: Path) -> None:
+    num_users, num_items = shape_of(examples)
+    # Few distinct scores, so that many tie.
+    scores = np.random.default_rng(0).integers(30, size=(num_users, num_items)).astype(np.float32)
+    metrics = evaluate(
+        CONFIG, examples, write_model(tmp_path / "model", examples, scores), None, tmp_path / "evaluation"
+    )
+    per_user = pq.read_table(tmp_path / "evaluation/per_user.parquet").to_pydict()
+    held_out = pq.read_table(examples / "held_out.parquet").to_pylist()
+    train_items: dict[int, set[int]] = {user: set() for user in range(num_users)}
+    users, items = read_positives(examples, read_manifest(examples, "examples")).values()
+    for user, item in zip(users.tolist(), items.tolist(), strict=True):
+        train_items[user].add(item)
+    shown: set[int] = set()
+    for user, row in enumerate(held_out):
+        had = train_items[user] | {row["validation_item_id"]}
+        unseen = [item for item in range(num_items) if item not in had]
+        positive = row["test_item_id"]
+        better = sum(scores[user, item] >= scores[user, positive] for item in unseen if item != positive)
+        assert per_user["rank_loo-full"][user] == better
+        shown.update(sorted(unseen, key=lambda item: (-scores[user, item], item))[:10])
+    assert metrics["loo-full/coverage@10"] == pytest.approx(len(shown) / num_items)
+    ranks = np.array(per_user["rank_loo-full"])
+    assert metrics["loo-full/mrr"] == pytest.approx(np.mean(1 / (1 + ranks)))
+    assert metrics["loo-full/recall@20"] == pytest.approx(np.mean(ranks < 20))
+
+
+def write_baseline(folder: Path, examples: Path, **changes: str) -> Path:
+    num_users, num_items = shape_of(examples)
+    rng = np.random.default_rng(5)
+    folder.mkdir()
+    np.save(folder / "user_factors.npy", rng.normal(size=(num_users, 4)).astype(np.float32))
+    np.save(folder / "item_factors.npy", rng.normal(size=(num_items, 4)).astype(np.float32))
+    same = {"examples_digest": read_manifest(examples, "examples")["digest"], "model_selection": "validation"}
+    write_manifest(folder, "baseline", {"name": "als", **same, **changes})
+    return folder
+
+
+def test_baseline_and_champion_are_ranked_beside_the_model(examples: Path, tmp_path: Path) -> None:
+    scores = np.random.default_rng(0).normal(size=shape_of(examples))
+    model = write_model(tmp_path / "model", examples, np.zeros(shape_of(examples)))
+    champion = write_model(tmp_path / "champion", examples, scores)
+    baseline = write_baseline(tmp_path / "baseline", examples)
+    config = dataclasses.replace(CONFIG, champion=str(champion))
+    evaluate(config, examples, model, baseline, tmp_path / "evaluation")
+    manifest = read_manifest(tmp_path / "evaluation", "evaluation")
+    assert manifest["systems"] == ["model", "popularity", "als", "champion"]
+    assert manifest["champion"]["path"] == str(champion)
+    evaluate(CONFIG, examples, champion, None, tmp_path / "of-champion")
+    ranks, alone = (
+        pq.read_table(tmp_path / f"{name}/per_user.parquet").to_pydict() for name in ("evaluation", "of-champion")
+    )
+    product = np.load(baseline / "user_factors.npy") @ np.load(baseline / "item_factors.npy").T
+    evaluate(CONFIG, examples, write_model(tmp_path / "product", examples, product), None, tmp_path / "of-product")
+    as_model = pq.read_table(tmp_path / "of-product/per_user.parquet").to_pydict()
+    for protocol in ("loo-99", "loo-full"):
+        assert ranks[f"rank_{protocol}_champion"] == alone[f"rank_{protocol}"]
+        # Two ways to add four products up differ in the last bit: a rank may differ where scores nearly tie.
+        differing = np.not_equal(ranks[f"rank_{protocol}_als"], as_model[f"rank_{protocol}"])
+        assert differing.mean() < 0.02
+    report = (tmp_path / "evaluation/report.html").read_text()
+    for name in ("NeuMF", "Popularity", "ALS", "Champion"):
+        assert name in report
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"examples_digest": "other"}, "models of different data"),
+        ({"model_selection": "test"}, "was selected by 'test'"),
+    ],
+)
+def test_what_learned_from_other_data_is_not_compared(
+    examples: Path, tmp_path: Path, changes: dict[str, str], words: str
+) -> None:
+    model = write_model(tmp_path / "model", examples, np.zeros(shape_of(examples)))
+    champion = write_model(tmp_path / "champion", examples, np.zeros(shape_of(examples)))
+    baseline = write_baseline(tmp_path / "baseline", examples, **changes)
+    with pytest.raises(InputError, match=words):
+        evaluate(CONFIG, examples, model, baseline, tmp_path / "evaluation")
+    manifest = read_manifest(champion, "model")
+    write_manifest(champion, "model", {**manifest, **changes})
+    with pytest.raises(InputError, match=words):
+        evaluate(dataclasses.replace(CONFIG, champion=str(champion)), examples, model, None, tmp_path / "evaluation")
+    assert not (tmp_path / "evaluation").exists()
+
+
+def test_a_champion_that_is_not_there_is_named(examples: Path, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model", examples, np.zeros(shape_of(examples)))
+    config = dataclasses.replace(CONFIG, champion=str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match=r"nowhere holds no manifest\.json"):
+        evaluate(config, examples, model, None, tmp_path / "evaluation")
+
+
+def test_a_champion_elsewhere_is_copied_for_the_time(examples: Path, tmp_path: Path) -> None:
+    scores = np.random.default_rng(0).normal(size=shape_of(examples))
+    champion = write_model(tmp_path / "champion", examples, scores)
+    tf.io.gfile.copy(str(champion / "manifest.json"), "ram://copied/manifest.json", overwrite=True)
+    with pytest.raises(InputError, match=r"evaluate\.champion ram://copied cannot be read"), local_copy("ram://copied"):
+        pass
+    tf.io.gfile.copy(str(champion / "training.json"), "ram://copied/training.json", overwrite=True)
+    for path in (champion / "saved_model").rglob("*"):
+        if path.is_file():
+            tf.io.gfile.copy(str(path), f"ram://copied/{path.relative_to(champion)}", overwrite=True)
+    with local_copy("ram://copied/") as copy:
+        users = np.arange(5, dtype=np.int32)
+        np.testing.assert_array_equal(ModelScorer(copy).score_catalogue(users), scores[:5].astype(np.float32))
+    assert not copy.exists()
+
+
 def test_the_baseline_knows_the_validation_items_if_the_model_does(examples: Path, tmp_path: Path) -> None:
     scores = np.zeros(shape_of(examples))
     ranks = {}
     for selection in ("validation", "test"):
         model = write_model(tmp_path / selection, examples, scores, selection)
-        evaluate(CONFIG, examples, model, tmp_path / f"evaluation-{selection}")
+        evaluate(CONFIG, examples, model, None, tmp_path / f"evaluation-{selection}")
         table = pq.read_table(tmp_path / f"evaluation-{selection}/per_user.parquet")
         ranks[selection] = table["rank_loo-99_popularity"].to_pylist()
         report = (tmp_path / f"evaluation-{selection}/report.html").read_text()
@@ -101,7 +222,7 @@ def test_recommendations_leave_out_what_the_user_has_had(examples: Path, tmp_pat
     scores = np.zeros(shape_of(examples))
     users, items = read_positives(examples, manifest).values()
     scores[users, items] = 1.0
-    evaluate(CONFIG, examples, write_model(tmp_path / "model", examples, scores), tmp_path / "evaluation")
+    evaluate(CONFIG, examples, write_model(tmp_path / "model", examples, scores), None, tmp_path / "evaluation")
     # Every unseen item ties, and ties keep the order of the catalogue: the first unseen items are recommended.
     report = (tmp_path / "evaluation/report.html").read_text()
     titles = pq.read_table(examples / "items.parquet")["title"].to_pylist()
@@ -119,15 +240,15 @@ def test_a_model_of_other_examples_is_refused(examples: Path, tmp_path: Path) ->
     manifest = json.loads((other / "manifest.json").read_text())
     (other / "manifest.json").write_text(json.dumps({**manifest, "digest": "another"}))
     with pytest.raises(InputError, match="was not trained on"):
-        evaluate(CONFIG, other, model, tmp_path / "evaluation")
+        evaluate(CONFIG, other, model, None, tmp_path / "evaluation")
     assert not (tmp_path / "evaluation").exists()
 
 
 def test_a_protocol_without_candidates_is_refused(examples: Path, tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", examples, np.zeros(shape_of(examples)))
-    config = EvaluateConfig(("loo-999-masked",), (10,), 100, 0, 1)
+    config = EvaluateConfig(("loo-999-masked",), "", (10,), 100, 0, 1)
     with pytest.raises(InputError, match=r"no candidates for the protocol 'loo-999-masked', only for loo-99"):
-        evaluate(config, examples, model, tmp_path / "evaluation")
+        evaluate(config, examples, model, None, tmp_path / "evaluation")
 
 
 @pytest.mark.parametrize(
@@ -143,4 +264,4 @@ def test_a_protocol_without_candidates_is_refused(examples: Path, tmp_path: Path
 )
 def test_wrong_parameters_are_named(cutoffs: tuple[int, ...], samples: int, users: int, seed: int) -> None:
     with pytest.raises(InputError, match=r"evaluate\.(cutoffs|num_bootstrap_samples|num_example_users|seed)"):
-        EvaluateConfig((), cutoffs, samples, users, seed)
+        EvaluateConfig((), "", cutoffs, samples, users, seed)

@@ -34,7 +34,7 @@ def system(name, hit_rate, ndcg):
     def by_cutoff(at_10):
         return {k: Estimate(at_10 * k / 10, at_10 * k / 10 - 0.01, at_10 * k / 10 + 0.011) for k in (5, 10, 20)}
 
-    return SystemResult(name, by_cutoff(hit_rate), by_cutoff(ndcg))
+    return SystemResult(name, by_cutoff(hit_rate), by_cutoff(ndcg), by_cutoff(ndcg)[5], None)
 
 
 def item(number, title=None, genres=()):

@@ -4,18 +4,22 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import ndcg_score, top_k_accuracy_score
+from sklearn.metrics import label_ranking_average_precision_score, ndcg_score, top_k_accuracy_score
 
 from components.ncf.metrics import (
+    activity_bands,
     activity_quartiles,
     bootstrap_interval,
+    catalogue_coverage_at_k,
     discounted_gains_at_k,
     hit_rate_at_k,
-    hit_rate_by_activity,
+    hit_rate_by_band,
     hits_at_k,
     mean_reciprocal_rank,
     ndcg_at_k,
+    popularity_bands,
     positive_ranks,
+    recall_at_k,
     reciprocal_ranks,
 )
 
@@ -206,7 +210,7 @@ def test_interval_refuses_arguments_out_of_range(num_samples, confidence):
 def test_bands_of_activity_hold_a_quarter_of_the_users_each_and_name_their_range():
     counts = np.random.default_rng(0).permutation(np.arange(20, 1220, 10))
     ranks = np.where(counts < 320, 0, 50)
-    bands = hit_rate_by_activity(ranks, counts, 10, num_samples=100, seed=0)
+    bands = hit_rate_by_band(ranks, *activity_bands(counts), 10, num_samples=100, seed=0)
     assert [(band.label, band.num_users, band.hit_rate) for band in bands] == [
         ("20\N{EN DASH}310", 30, 1.0),
         ("320\N{EN DASH}610", 30, 0.0),
@@ -219,7 +223,7 @@ def test_bands_of_activity_hold_a_quarter_of_the_users_each_and_name_their_range
 def test_a_bands_rate_and_interval_are_those_of_its_users_alone():
     rng = np.random.default_rng(1)
     counts, ranks = rng.integers(5, 400, size=1000), rng.integers(40, size=1000)
-    for band in hit_rate_by_activity(ranks, counts, 10, num_samples=300, seed=4, confidence=0.9):
+    for band in hit_rate_by_band(ranks, *activity_bands(counts), 10, num_samples=300, seed=4, confidence=0.9):
         low, high = (int(end) for end in band.label.split("\N{EN DASH}"))
         chosen = ranks[(counts >= low) & (counts <= high)]
         assert band.num_users == len(chosen)
@@ -229,7 +233,7 @@ def test_a_bands_rate_and_interval_are_those_of_its_users_alone():
 
 def test_equally_active_users_share_a_band():
     counts = np.repeat([20, 21, 300], [80, 15, 5])
-    bands = hit_rate_by_activity(np.zeros(100, int), counts, 10, num_samples=10, seed=0)
+    bands = hit_rate_by_band(np.zeros(100, int), *activity_bands(counts), 10, num_samples=10, seed=0)
     assert [(band.label, band.num_users) for band in bands] == [("20", 80), ("21\N{EN DASH}300", 20)]
     assert activity_quartiles([7, 7, 7]).tolist() == [0, 0, 0]
     assert activity_quartiles([40, 10, 20, 30]).tolist() == [3, 0, 1, 2]
@@ -240,5 +244,44 @@ def test_a_quartile_ends_at_a_number_of_interactions_that_some_user_has():
 
 
 def test_bands_refuse_ranks_and_counts_of_different_users():
-    with pytest.raises(ValueError, match="3 ranks do not match 2"):
-        hit_rate_by_activity([0, 1, 2], [20, 30], 10, num_samples=10, seed=0)
+    with pytest.raises(ValueError, match="3 ranks do not match the groups of 2"):
+        hit_rate_by_band([0, 1, 2], [0, 1], "ab", 10, num_samples=10, seed=0)
+
+
+def test_a_band_without_users_is_left_out():
+    bands = hit_rate_by_band([0, 30], [2, 0], ["few", "some", "many"], 10, num_samples=10, seed=0)
+    assert [(band.label, band.num_users, band.hit_rate) for band in bands] == [("few", 1, 0.0), ("many", 1, 1.0)]
+
+
+def test_head_middle_and_tail_have_a_third_of_the_interactions_each():
+    # 300 interactions: one item has the first hundred, four the second, a hundred items the last.
+    counts = np.random.default_rng(0).permutation([100, *4 * [25], *100 * [1]])
+    bands = popularity_bands(counts)
+    assert [counts[bands == band].sum() for band in range(3)] == [100, 100, 100]
+    assert [np.count_nonzero(bands == band) for band in range(3)] == [1, 4, 100]
+
+
+def test_equally_popular_items_share_a_band_and_unpopular_ones_are_the_tail():
+    assert popularity_bands([5, 5, 5]).tolist() == [0, 0, 0]
+    assert popularity_bands([90, 0, 9, 1]).tolist() == [0, 2, 2, 2]
+
+
+def test_coverage_counts_the_items_that_anybody_is_shown():
+    top_items = np.array([[4, 2, 7], [4, 1, -1]])
+    assert catalogue_coverage_at_k(top_items, 10, 1) == pytest.approx(1 / 10)
+    assert catalogue_coverage_at_k(top_items, 10, 2) == pytest.approx(3 / 10)
+    assert catalogue_coverage_at_k(top_items, 10, 3) == pytest.approx(4 / 10)
+    with pytest.raises(ValueError, match="the cutoff k is 4"):
+        catalogue_coverage_at_k(top_items, 10, 4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mrr_and_recall_agree_with_scikit_learn(seed):
+    scores = np.random.default_rng(seed).permuted(np.tile(np.arange(40, dtype=np.float32), (300, 1)), axis=1)
+    ranks = positive_ranks(scores[:, 1:], scores[:, 0], np.zeros((300, 39), bool))
+    relevance = np.zeros((300, 40), int)
+    relevance[:, 0] = 1
+    # With one relevant item, its average precision is its reciprocal rank.
+    assert mean_reciprocal_rank(ranks) == pytest.approx(label_ranking_average_precision_score(relevance, scores))
+    by_scikit_learn = top_k_accuracy_score(np.zeros(300), scores, k=10, labels=np.arange(40))
+    assert recall_at_k(ranks, 10) == pytest.approx(by_scikit_learn)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from components.train.config import TrainConfig
-from components.train.model import Architecture, ServingModel, build_keras_model, neumf_logits
+from components.train.model import Architecture, build_keras_model, neumf_catalogue_logits, neumf_logits
 
 Make = Callable[..., TrainConfig]
 SHAPES = {
@@ -77,17 +77,19 @@ def test_tables_start_from_the_standard_deviation_that_is_asked_for() -> None:
         assert np.std(table) == pytest.approx(0.3, rel=0.02)
 
 
-def test_the_saved_model_scores_pairs_and_candidates_alike(tmp_path: Path) -> None:
-    architecture = SHAPES["neumf"]
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_scoring_the_whole_catalogue_is_scoring_each_pair(name: str, is_compiled: bool) -> None:
+    architecture = SHAPES[name]
     weights = random_weights(architecture)
-    serving = ServingModel(architecture, list(weights.values()))
-    tf.saved_model.save(serving, str(tmp_path / "saved"), signatures={"score": serving.score})
-    loaded = tf.saved_model.load(str(tmp_path / "saved"))
-    users, items = tf.constant([1, 4], tf.int64), tf.constant([6, 0], tf.int64)
-    pairs = loaded.signatures["score"](user_id=users, item_id=items)["scores"]
-    expected = [published_score(architecture, weights, 1, 6), published_score(architecture, weights, 4, 0)]
-    np.testing.assert_allclose(pairs, expected, rtol=1e-4)
-    np.testing.assert_allclose(loaded.score_candidates(users, items[:, None])[:, 0], expected, rtol=1e-4)
+    users = np.array([3, 0, 3], np.int32)
+    score = tf.function(
+        lambda users: neumf_catalogue_logits(architecture, list(weights.values()), users), jit_compile=is_compiled
+    )
+    expected = [
+        [published_score(architecture, weights, user, item) for item in range(architecture.num_items)] for user in users
+    ]
+    np.testing.assert_allclose(score(tf.constant(users)), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
@@ -22,17 +23,19 @@ Make = Callable[..., TrainConfig]
 
 
 def hit_rate_of_saved_model(model: Path, examples: Path, protocol: str) -> float:
-    """Counts hits pair by pair through the serving signature."""
+    """Counts hits pair by pair through the serving signature, which takes raw ids."""
     score = tf.saved_model.load(str(model / "saved_model")).signatures["score"]
     held_out = read_candidates(examples, read_manifest(examples, "examples"), protocol)
+    raw_user_ids, raw_item_ids = (
+        pq.read_table(examples / f"{side}s.parquet")[f"raw_{side}_id"].to_numpy() for side in ("user", "item")
+    )
     hits = 0
     for user, items, positive, mask in zip(
         held_out.users, held_out.items, held_out.positives, held_out.duplicate_mask, strict=True
     ):
-        pool = np.append(items[~mask], positive).astype(np.int64)
-        scores = score(user_id=tf.fill([len(pool)], tf.cast(user, tf.int64)), item_id=tf.constant(pool))[
-            "scores"
-        ].numpy()
+        pool = raw_item_ids[np.append(items[~mask], positive)]
+        users = tf.constant(np.repeat(raw_user_ids[user], len(pool)))
+        scores = score(user_id=users, item_id=tf.constant(pool))["scores"].numpy()
         hits += int(np.sum(scores[:-1] >= scores[-1]) < 10)
     return hits / len(held_out.users)
 
