@@ -202,8 +202,8 @@ def test_pretrained_towers_are_where_the_fused_model_starts(make_config: Make, e
     gmf_logits = (gmf[0][users] * gmf[1][items]) @ gmf[2][:, 0] + gmf[3]
     hidden = np.maximum(np.concatenate([mlp[0][users], mlp[1][items]], axis=1) @ mlp[2] + mlp[3], 0)
     mlp_logits = hidden @ mlp[4][:, 0] + mlp[5]
-    score = tf.saved_model.load(str(tmp_path / "model/saved_model")).signatures["score"]
-    actual = score(user_id=tf.constant(users), item_id=tf.constant(items))["scores"]
+    loaded = tf.saved_model.load(str(tmp_path / "model/saved_model"))
+    actual = loaded.score_candidates(tf.constant(users, tf.int32), tf.constant(items[:, None], tf.int32))[:, 0]
     np.testing.assert_allclose(actual, (gmf_logits + mlp_logits) / 2, rtol=1e-4, atol=1e-5)
     training = json.loads((tmp_path / "model/training.json").read_text())
     assert [len(history) for history in training["pretraining"]] == [2, 2]
