@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 import re
 import signal
 import time
@@ -19,6 +18,7 @@ import psutil
 from components.ncf.errors import InputError
 from components.ncf.manifest import MANIFEST_NAME
 from components.ncf.step import ERROR_MARK
+from pipelines.containers import Containers, connect, honest_containers, make_docker_runner, require_images
 
 RUNNERS = ("subprocess", "docker")
 # Outputs that are folders with a manifest: the runner's word alone does not prove that a step has succeeded.
@@ -95,10 +95,16 @@ def run_local(pipeline: Path, runner: str, pipeline_root: Path, log: TextIO, obs
         from kfp import components, local
 
         component = components.load_component_from_file(str(pipeline))
+        # An engine would make the folder as root.
+        pipeline_root.mkdir(parents=True, exist_ok=True)
         local.init(runner=_make_runner(runner, pipeline), pipeline_root=str(pipeline_root))
     watcher = _Watcher(log, observer)
     try:
-        with contextlib.redirect_stdout(watcher), _ending_children_when_stopped() as stopped_by:
+        with (
+            contextlib.redirect_stdout(watcher),
+            honest_containers() as containers,
+            _ending_steps_when_stopped(containers) as stopped_by,
+        ):
             outputs = component().outputs
     except RuntimeError:
         if stopped_by:
@@ -116,43 +122,36 @@ def _make_runner(name: str, pipeline: Path) -> Any:
 
     if name == "subprocess":
         return local.SubprocessRunner(use_venv=False)
-    import docker
     import yaml
 
-    executors = yaml.safe_load(pipeline.read_text(encoding="utf-8"))["deploymentSpec"]["executors"].values()
-    try:
-        engine = docker.from_env()
-        for image in sorted({executor["container"]["image"] for executor in executors}):
-            engine.images.get(image)
-    except docker.errors.ImageNotFound:
-        raise InputError(
-            f"--runner docker needs the image {image}, which this machine does not have: build it, or use --runner "
-            "subprocess."
-        ) from None
-    except docker.errors.DockerException as error:
-        raise InputError(
-            f"--runner docker needs a Docker engine, and none answered ({error}): start it or use --runner subprocess."
-        ) from None
-    return local.DockerRunner(user=f"{os.getuid()}:{os.getgid()}", network_mode="host")
+    spec = yaml.safe_load(pipeline.read_text(encoding="utf-8"))
+    executors = spec["deploymentSpec"]["executors"].values()
+    require_images(connect(), (executor["container"]["image"] for executor in executors if "container" in executor))
+    parameters = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    return make_docker_runner({name: parameter.get("defaultValue") for name, parameter in parameters.items()})
 
 
 @contextlib.contextmanager
-def _ending_children_when_stopped() -> Iterator[list[int]]:
+def _ending_steps_when_stopped(containers: Containers) -> Iterator[list[int]]:
     """Passes an interrupt or a request to end on to the running step, which kfp would leave behind.
+
+    Args:
+        containers: Those that steps run in, where they run in any.
 
     Yields:
         The signal's number, once one has come.
     """
     received: list[int] = []
 
-    def end_children(signal_number: int, _frame: FrameType | None) -> None:
+    def end_steps(signal_number: int, _frame: FrameType | None) -> None:
         received.append(signal_number)
+        containers.stop()
         for child in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.terminate()
 
     signals = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.signal(number, end_children) for number in signals}
+    previous = {number: signal.signal(number, end_steps) for number in signals}
     try:
         yield received
     finally:

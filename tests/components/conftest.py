@@ -13,6 +13,9 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     A process of their own, because Beam's workers must not inherit TensorFlow's threads.
     """
+    pytest.importorskip(
+        "apache_beam", reason="no Apache Beam here, as in the image of train: nothing makes the examples"
+    )
     folder = tmp_path_factory.mktemp("examples")
     for step, arguments in (
         ("download", ["--dataset", "synthetic:num_users=200,num_items=300", "--output", str(folder / "ratings")]),

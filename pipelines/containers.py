@@ -1,0 +1,156 @@
+"""What kfp's DockerRunner needs from this side: the images, the places that a step reads, and an honest exit status.
+
+kfp 2.17.0 lets the engine remove a step's container as soon as it ends, and takes one that it no longer finds for a
+success; the container's last words are lost with it. `honest_containers` puts another way to run a container in the
+place of kfp's: it waits, reads to the end, and removes the container itself.
+"""
+
+import codecs
+import contextlib
+import os
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from components.ncf.errors import InputError
+
+# Settings that decide how numbers are computed or what is logged: a step in a container has those of the caller.
+_ENVIRONMENT_PREFIXES = ("OPENBLAS_", "OMP_", "TF_", "XLA_")
+_CHECKPOINT_DIR = "checkpoint_dir"
+
+
+def connect() -> Any:
+    """Returns a client of the Docker engine.
+
+    Raises:
+        InputError: None answers.
+    """
+    import docker
+
+    try:
+        engine = docker.from_env()
+        engine.ping()
+    except docker.errors.DockerException as error:
+        raise InputError(
+            f"--runner docker needs a Docker engine, and none answered ({error}): start it or use --runner subprocess."
+        ) from None
+    return engine
+
+
+def require_images(engine: Any, names: Iterable[str]) -> None:
+    """Checks that the engine has the images.
+
+    Raises:
+        InputError: It lacks one.
+    """
+    import docker
+
+    for name in sorted(set(names)):
+        try:
+            engine.images.get(name)
+        except docker.errors.ImageNotFound:
+            raise InputError(
+                f"--runner docker needs the image {name}, which this machine does not have: build it with `make "
+                "images`, or use --runner subprocess."
+            ) from None
+
+
+def make_docker_runner(parameters: Mapping[str, Any]) -> Any:
+    """Returns kfp's runner: containers of the caller's user, with the host's network and the files that steps read.
+
+    Args:
+        parameters: The pipeline's parameters; paths among them are bound at the same place.
+    """
+    import docker
+    from kfp import local
+
+    mounts = [
+        docker.types.Mount(str(path), str(path), type="bind", read_only=is_read_only)
+        for path, is_read_only in places(parameters).items()
+    ]
+    environment = {name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT_PREFIXES)}
+    return local.DockerRunner(
+        user=f"{os.getuid()}:{os.getgid()}", network_mode="host", mounts=mounts, environment=environment
+    )
+
+
+def places(parameters: Mapping[str, Any]) -> dict[Path, bool]:
+    """Returns the files and folders of this machine that steps use beside their artifacts; True where they only read.
+
+    A place that does not exist is left out: the step says so in its own words.
+    """
+    dataset = str(parameters.get("download_dataset", ""))
+    read = [_local(str(parameters.get("download_mirror", ""))), _local(str(parameters.get("download_titles", "")))]
+    if dataset.startswith("csv:"):
+        read.append(_local(dataset.removeprefix("csv:")))
+    if dataset.startswith("ncf:"):
+        prefix = _local(dataset.removeprefix("ncf:"))
+        read.append(prefix.parent if prefix else None)
+    found = {path: True for path in read if path is not None and path.exists()}
+    for name, value in parameters.items():
+        if name.endswith(f"_{_CHECKPOINT_DIR}") and (path := _local(str(value))):
+            # An engine makes what it does not find as root.
+            path.mkdir(parents=True, exist_ok=True)
+            found[path] = False
+    return found
+
+
+def _local(place: str) -> Path | None:
+    """Returns the path that a text names on this machine, if it names one."""
+    if place.startswith("file://"):
+        place = urllib.request.url2pathname(urllib.parse.urlsplit(place).path)
+    return Path(place) if Path(place).is_absolute() else None
+
+
+class Containers:
+    """The containers of a run, to be stopped when the run is."""
+
+    def __init__(self) -> None:
+        self._running: set[str] = set()
+
+    def run(self, client: Any, image: str, command: list[str], volumes: Mapping[str, Any], **options: Any) -> int:
+        """Runs a container to its end, prints what it writes line by line and returns its exit status."""
+        container = client.containers.run(image=image, command=command, volumes=volumes, detach=True, **options)
+        self._running.add(container.id)
+        try:
+            for line in _lines(container.logs(stream=True, follow=True)):
+                print(line)  # noqa: T201 (kfp indents what is printed while a step runs)
+            return int(container.wait()["StatusCode"])
+        finally:
+            self._running.discard(container.id)
+            container.remove(force=True)
+
+    def stop(self) -> None:
+        """Ends those that run."""
+        import docker
+
+        for identifier in tuple(self._running):
+            with contextlib.suppress(docker.errors.DockerException):
+                docker.from_env().containers.get(identifier).kill()
+
+
+@contextlib.contextmanager
+def honest_containers() -> Iterator[Containers]:
+    """Has kfp run containers by `Containers.run` while the block runs."""
+    from kfp.local import docker_task_handler
+
+    containers = Containers()
+    original = docker_task_handler.run_docker_container
+    docker_task_handler.run_docker_container = containers.run
+    try:
+        yield containers
+    finally:
+        docker_task_handler.run_docker_container = original
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
+    """Splits an engine's stream into lines: its chunks begin and end anywhere, within a letter even."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    pending = ""
+    for chunk in chunks:
+        *lines, pending = (pending + decoder.decode(chunk)).split("\n")
+        yield from lines
+    if pending:
+        yield pending
