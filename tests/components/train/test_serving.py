@@ -1,8 +1,10 @@
 """The SavedModel as whoever serves it sees it: in a process that has TensorFlow and nothing of this project."""
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,12 @@ import pytest
 import tensorflow as tf
 
 from components.ncf.interactions import ItemLists
+from components.train.config import TrainConfig
 from components.train.model import Architecture, neumf_logits
 from components.train.serving import Catalogue, ServingModel
+from components.train.train import train
+
+PAGE = Path(__file__).parents[3] / "docs" / "serve.md"
 
 NUM_USERS, NUM_ITEMS = 5, 8
 ARCHITECTURE = Architecture(NUM_USERS, NUM_ITEMS, 3, (6, 4))
@@ -57,7 +63,7 @@ def test_raw_ids_are_scored_and_recommended_without_this_project(tmp_path: Path,
     tf.saved_model.save(serving, str(tmp_path / "saved"), signatures=signatures)
     unknown = 1 if kind == "int64" else "nobody"
     users = [*raw_user_ids[[3, 0]].tolist(), unknown]
-    served = serve(tmp_path / "saved", kind, users, [*raw_item_ids[[4, 5]].tolist(), raw_item_ids[0]], k=4)
+    served = serve(tmp_path / "saved", kind, users, raw_item_ids[[4, 5, 0]].tolist(), k=4)
 
     table = np.array(
         neumf_logits(ARCHITECTURE, weights, tf.range(NUM_USERS), tf.tile(tf.range(NUM_ITEMS)[None], [NUM_USERS, 1]))
@@ -82,3 +88,17 @@ def test_more_items_than_there_are_end_with_the_lowest_score() -> None:
     is_recommended = served["scores"][0].numpy() > np.finfo(np.float32).min
     assert is_recommended.tolist() == [True] * 5 + [False] * 3
     assert set(served["item_id"][0].numpy()[is_recommended]) == {2, 3, 4, 6, 7}
+
+
+@pytest.mark.slow
+def test_the_documented_script_runs_beside_a_trained_model(
+    make_config: Callable[..., TrainConfig], examples: Path, tmp_path: Path
+) -> None:
+    (script,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    train(make_config(num_epochs=1), examples, tmp_path / "model", None)
+    command = [sys.executable, "-I", "-c", script]
+    output = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert re.match(r"1 known \[.*\]", output[0])
+    assert any(line.startswith("987654321 unknown") for line in output)
+    # The last line scores the first pair again.
+    assert re.fullmatch(r"\[(-?[\d.e-]+)\] \[ True\]", output[-1])
