@@ -21,8 +21,8 @@ from components.train.reporting import Reporter
 
 _LOG = logging.getLogger(__name__)
 SELECTION_CUTOFF = 10
-# What a shell reports for a process that SIGTERM ended.
-_STOPPED_STATUS = 128 + signal.SIGTERM
+# What a shell reports for a process that a signal ended is that signal's number and this.
+_STATUS_OF_SIGNALS = 128
 
 
 @dataclass(frozen=True)
@@ -41,27 +41,38 @@ class Outcome:
 
 
 class StopRequested:
-    """Whether the process was told to end, which a machine about to be taken away does with SIGTERM."""
+    """Whether the process was told to end: by SIGTERM, as a machine about to be taken away does, or by Ctrl-C.
+
+    Attributes:
+        signal_number: Which signal said so, or None.
+    """
 
     def __init__(self) -> None:
-        self.is_set = False
+        self.signal_number: int | None = None
 
     @contextmanager
     def listening(self) -> Iterator["StopRequested"]:
-        """Takes SIGTERM over while the block runs; without effect in a thread other than the main one."""
+        """Takes the signals over while the block runs; without effect in a thread other than the main one.
 
-        def note(_signal: int, _frame: FrameType | None) -> None:
-            self.is_set = True
+        A second Ctrl-C ends the process at once.
+        """
+        signals = (signal.SIGTERM, signal.SIGINT)
+
+        def note(number: int, _frame: FrameType | None) -> None:
+            if number == signal.SIGINT and self.signal_number is not None:
+                raise KeyboardInterrupt
+            self.signal_number = number
 
         try:
-            before = signal.signal(signal.SIGTERM, note)
+            before = {number: signal.signal(number, note) for number in signals}
         except ValueError:
             yield self
             return
         try:
             yield self
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 class Epochs:
@@ -160,11 +171,11 @@ class Epochs:
         every = self._config.checkpoint_every_steps
         is_due = every and self._num_steps // every > self._last_saved // every
         is_end_of_epoch = self._epoch.num_steps == self._loop.steps_per_epoch
-        if self._stop.is_set:
+        if self._stop.signal_number is not None:
             self._save()
             self._checkpoints.wait()
             _LOG.info("told to stop: saved after step %d of epoch %d", self._epoch.num_steps, epoch + 1)
-            raise SystemExit(_STOPPED_STATUS)
+            raise SystemExit(_STATUS_OF_SIGNALS + self._stop.signal_number)
         if is_due and not is_end_of_epoch:
             self._save()
 

@@ -60,7 +60,7 @@ def train(config: TrainConfig, examples: Path, output: Path, checkpoint_dir: Pat
     Raises:
         InputError: Parameters, data and devices do not fit together, the loss became non-finite, or a file could not be
             written.
-        SystemExit: The process was told to end by SIGTERM, and the run is saved.
+        SystemExit: The process was told to end by SIGTERM or Ctrl-C, and the run is saved.
     """
     started = time.perf_counter()
     check_output_path(output)
