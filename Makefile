@@ -11,7 +11,7 @@ EMULATOR := .tools/bin/fake-gcs-server
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-distributed check lint types format compile clean emulator official recbole bench-generate bench-train
+.PHONY: help setup demo test test-distributed check lint types format compile clean emulator official recbole bench-generate bench-train bench-evaluate
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ bench-generate: setup official ## Measure generate beside the official models' g
 
 bench-train: setup official recbole ## Measure train beside a bare step, the official loop and RecBole
 	$(BIN)/python -m benchmarks.bench_train $(BENCH)
+
+bench-evaluate: setup ## Measure the ranking of whole catalogues and recommend
+	$(BIN)/python -m benchmarks.bench_evaluate $(BENCH)
 
 test-distributed: setup ## Test generate on a Flink cluster of several processes
 	@$(BIN)/python tests/distributed/install.py .tools/flink

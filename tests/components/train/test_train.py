@@ -147,7 +147,7 @@ def test_a_run_killed_at_random_steps_gives_the_weights_of_one_never_killed(exam
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_told_to_stop_saves_first(examples: Path, tmp_path: Path, signal_number: int) -> None:
     # No checkpoint is due within an epoch: the one in its middle is that of the signal.
-    settings = ("num_epochs=40", "steps_per_loop=1", "early_stopping_patience=0")
+    settings = ("num_epochs=12", "steps_per_loop=1", "early_stopping_patience=0")
     command = command_of(examples, tmp_path / "model", *settings)
     checkpoints = tmp_path / "model-checkpoints/neumf"
     status, errors = start_and_signal(command, checkpoints, 1, signal_number)
