@@ -1,0 +1,199 @@
+"""Decides from an `evaluation` folder whether its model is promoted, and writes a `decision` folder."""
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from components.gate.config import GateConfig
+from components.ncf.errors import InputError
+from components.ncf.manifest import Manifest, read_manifest, write_manifest, writing_artifact
+from components.ncf.paired import PairedDifference, paired_bootstrap
+from components.ncf.rank_metrics import per_user_values
+
+_LOG = logging.getLogger(__name__)
+_CHAMPION = "champion"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition of being promoted.
+
+    Attributes:
+        name: "threshold", or the system that the model was held against.
+        passed: Whether it holds.
+        needed: What the value, or the low end of the paired interval, has to reach or exceed.
+        value: The model's, or the other system's.
+        paired: The model minus the other system, where there is one.
+    """
+
+    name: str
+    passed: bool
+    needed: float
+    value: float
+    paired: PairedDifference | None = None
+
+    def describe(self) -> str:
+        """Says in a few words what came of it."""
+        if self.paired is None:
+            verb = "reaches" if self.passed else "falls short of"
+            return f"its {self.value:.4f} {verb} the threshold of {self.needed:.4f}"
+        verb = "beats" if self.passed else "does not clearly beat"
+        margin = f" by more than {self.needed:.4f}" if self.needed else ""
+        paired = self.paired
+        return (
+            f"it {verb} {self.name} ({self.value:.4f}){margin}: {paired.difference:+.4f}, "
+            f"{paired.low:+.4f} to {paired.high:+.4f}"
+        )
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the model is promoted, and why.
+
+    Attributes:
+        promoted: Whether every check passed.
+        protocol: The protocol that decided.
+        value: The model's metric under it.
+        checks: In the order in which they were made.
+    """
+
+    promoted: bool
+    protocol: str
+    metric: str
+    value: float
+    checks: tuple[Check, ...]
+
+    @property
+    def reason(self) -> str:
+        """One sentence: what failed, or all that holds."""
+        told = [check for check in self.checks if check.passed == self.promoted]
+        because = "; ".join(check.describe() for check in told) or "nothing was asked of it"
+        outcome = "promoted" if self.promoted else "not promoted"
+        return f"The model ({self.metric} {self.value:.4f} under {self.protocol}) is {outcome}: {because}."
+
+
+def gate(config: GateConfig, evaluation: Path, output: Path) -> Decision:
+    """Decides, and writes the decision.
+
+    Args:
+        config: The parameters.
+        evaluation: An `evaluation` folder.
+        output: The `decision` folder to write: decision.json, decision.md, manifest.json.
+
+    Raises:
+        InputError: The folder is incomplete or lacks what the parameters name, or the champion learned from, or was
+            selected by, other data than the model.
+    """
+    manifest = read_manifest(evaluation, "evaluation")
+    protocol = config.protocol or manifest["protocols"][0]
+    _check_names(config, protocol, evaluation, manifest)
+    _check_champion(manifest)
+    with writing_artifact(output) as partial:
+        decision = decide(config, protocol, _read_values(config, protocol, evaluation, manifest))
+        _LOG.info("%s", decision.reason)
+        content = {
+            "promoted": decision.promoted,
+            "reason": decision.reason,
+            "protocol": protocol,
+            "metric": config.metric,
+            "value": decision.value,
+            "checks": [asdict(check) for check in decision.checks],
+            "parameters": config.as_dict(),
+            "dataset": manifest["dataset"],
+            "examples_digest": manifest["examples_digest"],
+            "model_selection": manifest["model_selection"],
+            "champion": manifest["champion"],
+        }
+        (partial / "decision.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        (partial / "decision.md").write_text(_markdown(decision), encoding="utf-8")
+        write_manifest(partial, "decision", {"promoted": decision.promoted, "reason": decision.reason})
+    return decision
+
+
+def decide(config: GateConfig, protocol: str, values: dict[str, NDArray[np.float64]]) -> Decision:
+    """Makes every check.
+
+    Args:
+        config: The parameters.
+        protocol: Its name.
+        values: By system, the metric's value for each user, float64 [num_users]; "model" among them.
+    """
+    model = values["model"]
+    value = float(model.mean())
+    checks = [Check("threshold", value >= config.min_value, config.min_value, value)] if config.min_value else []
+    margins = dict.fromkeys(config.must_beat, 0.0)
+    if _CHAMPION in values:
+        margins[_CHAMPION] = config.margin
+    for name, margin in margins.items():
+        paired = paired_bootstrap(model, values[name], config.num_bootstrap_samples, config.seed, config.confidence)
+        checks.append(Check(name, paired.low > margin, margin, float(values[name].mean()), paired))
+    return Decision(all(check.passed for check in checks), protocol, config.metric, value, tuple(checks))
+
+
+def _check_names(config: GateConfig, protocol: str, evaluation: Path, manifest: Manifest) -> None:
+    if protocol not in manifest["protocols"]:
+        raise InputError(
+            f"gate.protocol is {protocol!r}, but {evaluation} has {', '.join(manifest['protocols'])}: name one of them, "
+            "or evaluate by it."
+        )
+    for name in config.must_beat:
+        if name not in manifest["systems"]:
+            raise InputError(
+                f"gate.must_beat names {name!r}, but {evaluation} ranks {', '.join(manifest['systems'])}: name one of "
+                "them, or evaluate with it."
+            )
+
+
+def _check_champion(manifest: Manifest) -> None:
+    """Holds the two against each other once more: an evaluation may come from elsewhere."""
+    champion = manifest["champion"]
+    if champion is None:
+        return
+    for name, what in (("examples_digest", "trained on the examples"), ("model_selection", "selected by")):
+        if champion[name] != manifest[name]:
+            raise InputError(
+                f"The champion {champion['path']} was {what} {champion[name]!r} and the model by or on "
+                f"{manifest[name]!r}: they cannot be compared, train one of them again."
+            )
+
+
+def _read_values(
+    config: GateConfig, protocol: str, evaluation: Path, manifest: Manifest
+) -> dict[str, NDArray[np.float64]]:
+    columns = {
+        system: f"rank_{protocol}" + ("" if system == "model" else f"_{system}") for system in manifest["systems"]
+    }
+    path = evaluation / "per_user.parquet"
+    try:
+        table = pq.read_table(path, columns=list(columns.values()))
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} cannot be read ({error}): run evaluate again.") from error
+    # A protocol from a file may leave users out.
+    return {
+        system: per_user_values(config.metric, table[column].drop_null().to_numpy())
+        for system, column in columns.items()
+    }
+
+
+def _markdown(decision: Decision) -> str:
+    lines = [
+        f"# {'Promoted' if decision.promoted else 'Not promoted'}",
+        "",
+        decision.reason,
+        "",
+        f"| check | {decision.metric} | difference | interval | needed | passed |",
+        "|---|--:|--:|--:|--:|---|",
+    ]
+    for check in decision.checks:
+        paired: Any = check.paired
+        difference = f"{paired.difference:+.4f} | {paired.low:+.4f} to {paired.high:+.4f}" if paired else " | "
+        passed = "yes" if check.passed else "**no**"
+        lines.append(f"| {check.name} | {check.value:.4f} | {difference} | {check.needed:.4f} | {passed} |")
+    return "\n".join(lines) + "\n"
