@@ -18,7 +18,7 @@ def gate(
     seed: int,
     decision: dsl.Output[dsl.Artifact],
     summary: dsl.Output[dsl.Markdown],
-    verdict: dsl.OutputPath(str),
+    verdict: dsl.OutputPath(str),  # type: ignore[valid-type]
 ) -> None:
     """Decides whether the model is promoted.
 

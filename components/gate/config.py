@@ -43,8 +43,8 @@ class GateConfig:
                 raise InputError(f"gate.{name} is {value}: it must be a number in [0, 1).")
         if len(set(self.must_beat)) < len(self.must_beat) or "model" in self.must_beat:
             raise InputError(
-                f"gate.must_beat {list(self.must_beat)} must name systems beside the model, such as popularity and als, "
-                "each once."
+                f"gate.must_beat {list(self.must_beat)} must name systems beside the model, such as popularity and "
+                "als, each once."
             )
         if self.num_bootstrap_samples < 100:
             raise InputError(

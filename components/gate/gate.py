@@ -109,7 +109,7 @@ def gate(config: GateConfig, evaluation: Path, output: Path) -> Decision:
             "dataset": manifest["dataset"],
             "examples_digest": manifest["examples_digest"],
             "model_selection": manifest["model_selection"],
-            "champion": manifest["champion"],
+            "champion": manifest.get("champion"),
         }
         (partial / "decision.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         (partial / "decision.md").write_text(_markdown(decision), encoding="utf-8")
@@ -140,8 +140,8 @@ def decide(config: GateConfig, protocol: str, values: dict[str, NDArray[np.float
 def _check_names(config: GateConfig, protocol: str, evaluation: Path, manifest: Manifest) -> None:
     if protocol not in manifest["protocols"]:
         raise InputError(
-            f"gate.protocol is {protocol!r}, but {evaluation} has {', '.join(manifest['protocols'])}: name one of them, "
-            "or evaluate by it."
+            f"gate.protocol is {protocol!r}, but {evaluation} has {', '.join(manifest['protocols'])}: name one of "
+            "them, or evaluate by it."
         )
     for name in config.must_beat:
         if name not in manifest["systems"]:
@@ -153,7 +153,7 @@ def _check_names(config: GateConfig, protocol: str, evaluation: Path, manifest: 
 
 def _check_champion(manifest: Manifest) -> None:
     """Holds the two against each other once more: an evaluation may come from elsewhere."""
-    champion = manifest["champion"]
+    champion = manifest.get("champion")
     if champion is None:
         return
     for name, what in (("examples_digest", "trained on the examples"), ("model_selection", "selected by")):
