@@ -19,6 +19,8 @@ from components.ncf.rank_metrics import per_user_values
 
 _LOG = logging.getLogger(__name__)
 _CHAMPION = "champion"
+# A difference that is the margin itself must not exceed it by the last bits of a sum.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,8 @@ def decide(config: GateConfig, protocol: str, values: dict[str, NDArray[np.float
         margins[_CHAMPION] = config.margin
     for name, margin in margins.items():
         paired = paired_bootstrap(model, values[name], config.num_bootstrap_samples, config.seed, config.confidence)
-        checks.append(Check(name, paired.low > margin, margin, float(values[name].mean()), paired))
+        passed = paired.low > margin + _ROUNDING
+        checks.append(Check(name, passed, margin, float(values[name].mean()), paired))
     return Decision(all(check.passed for check in checks), protocol, config.metric, value, tuple(checks))
 
 
@@ -174,8 +177,13 @@ def _read_values(
     try:
         table = pq.read_table(path, columns=list(columns.values()))
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} cannot be read ({error}): run evaluate again.") from error
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path} cannot be read ({reason}): run evaluate again.") from error
     # A protocol from a file may leave users out.
+    is_ranked = {system: table[column].is_valid().to_numpy() for system, column in columns.items()}
+    for system, ranked in is_ranked.items():
+        if not ranked.any() or not np.array_equal(ranked, is_ranked["model"]):
+            raise InputError(f"{path} does not rank the same users by {protocol} for {system}: run evaluate again.")
     return {
         system: per_user_values(config.metric, table[column].drop_null().to_numpy())
         for system, column in columns.items()
