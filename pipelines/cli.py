@@ -84,6 +84,7 @@ def main() -> None:
 @click.option("--run-dir", type=_FOLDER, help="A new folder for everything the run writes.  [default: runs/TIME]")
 @click.option("--checkpoint-dir", type=_FOLDER, help="Where epochs are saved: a new run with the same folder resumes "
               "a killed one's training.")  # fmt: skip
+@click.option("--champion", metavar="FOLDER|gs://…", help="Another run's model, which this one has to beat.")
 def run(
     dataset: str | None,
     mirror: str | None,
@@ -92,11 +93,12 @@ def run(
     runner: str,
     run_dir: Path | None,
     checkpoint_dir: Path | None,
+    champion: str | None,
 ) -> None:
     """Compile the pipeline and run it on this machine.
 
-    Runs download, generate, train and evaluate with kfp's local runner, from the compiled pipeline. RUN-DIR then
-    holds pipeline.yaml, run.log, the artifacts and summary.json with parameters, versions, durations and metrics.
+    Runs every step with kfp's local runner, from the compiled pipeline. RUN-DIR then holds pipeline.yaml, run.log, the
+    artifacts and summary.json with parameters, versions, durations, metrics and the gate's decision.
     """
     from pipelines.display import print_summary
     from pipelines.run import SUMMARY_NAME, run_pipeline
@@ -104,6 +106,8 @@ def run(
     parameters = resolve_parameters(preset, _with_dataset(dataset, mirror, overrides))
     if checkpoint_dir is not None:
         parameters["train"]["checkpoint_dir"] = str(checkpoint_dir.absolute())
+    if champion is not None:
+        parameters["evaluate"]["champion"] = _absolute(f"={champion}", "=")[1:]
     # This very stream: while kfp runs, sys.stdout is what its lines are read from.
     console = Console(file=sys.stdout)
     run_dir = run_dir or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
@@ -186,6 +190,25 @@ def train(
 
 
 @main.command()
+@click.option("--examples", type=_FOLDER, required=True, help="The folder that generate wrote.")
+@_preset_options
+@click.option("--model-selection", help="That of the model it is compared with.  [default: the preset's]")
+@click.option("--output", type=_FOLDER, required=True, help="The `baseline` folder to write.")
+def baseline(
+    examples: Path, preset: str, overrides: tuple[str, ...], model_selection: str | None, output: Path
+) -> None:
+    """Fit a matrix factorization by alternating least squares."""
+    from components.baseline.baseline import baseline as run_step
+    from components.ncf.step import running_step
+
+    selection = model_selection or PRESETS[preset].parameters()["train"]["model_selection"]
+    values = _step_parameters("baseline", preset, overrides)
+    config = step_config("baseline", {**values, "model_selection": selection})
+    with running_step("baseline"):
+        run_step(config, examples, output)
+
+
+@main.command()
 @click.option("--model", type=_FOLDER, required=True, help="The folder that train wrote.")
 @click.option("--examples", type=_FOLDER, required=True, help="The folder that generate wrote.")
 @click.option("--baseline", type=_FOLDER, help="The folder that baseline wrote, to rank beside the model.")
@@ -219,6 +242,21 @@ def evaluate(
 
 
 @main.command()
+@click.option("--evaluation", type=_FOLDER, required=True, help="The folder that evaluate wrote.")
+@_preset_options
+@click.option("--output", type=_FOLDER, required=True, help="The `decision` folder to write.")
+def gate(evaluation: Path, preset: str, overrides: tuple[str, ...], output: Path) -> None:
+    """Decide whether the model is promoted; status 0 either way, see decision.json."""
+    from components.gate.gate import gate as run_step
+    from components.ncf.step import running_step
+
+    config = _step_config("gate", preset, overrides)
+    with running_step("gate"):
+        decision = run_step(config, evaluation, output)
+    click.echo("promoted" if decision.promoted else "rejected")
+
+
+@main.command()
 @click.option("--model", type=_FOLDER, required=True, help="The folder that train wrote.")
 @click.option("--examples", type=_FOLDER, required=True, help="The folder that generate wrote.")
 @click.option("--user", "users", multiple=True, help="A raw user id; may be repeated.  [default: all users]")
@@ -241,6 +279,23 @@ def recommend(
 
     with running_step("recommend"):
         run_step(config, examples, model, output)
+
+
+@main.command()
+@click.argument("runs", nargs=-1, type=_FOLDER, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def compare(runs: tuple[Path, ...], as_json: bool) -> None:
+    """Compare RUNS: folders of `neumf run`, or `evaluation` folders.
+
+    Where two were evaluated on the same examples by the same protocol, the difference is paired over the users.
+    """
+    from pipelines.compare import compare_runs, print_comparison
+
+    comparison = compare_runs(runs)
+    if as_json:
+        click.echo(comparison.as_json())
+    else:
+        print_comparison(Console(), comparison)
 
 
 @main.command("compile")

@@ -83,6 +83,7 @@ def places(parameters: Mapping[str, Any]) -> dict[Path, bool]:
     """
     dataset = str(parameters.get("download_dataset", ""))
     read = [_local(str(parameters.get("download_mirror", ""))), _local(str(parameters.get("download_titles", "")))]
+    read.append(_local(str(parameters.get("evaluate_champion", ""))))
     if dataset.startswith("csv:"):
         read.append(_local(dataset.removeprefix("csv:")))
     if dataset.startswith("ncf:"):

@@ -81,18 +81,24 @@ class RunDisplay:
 
 def print_summary(console: Console, summary: Mapping[str, Any]) -> None:
     """Prints the metrics and the places of the report, the data card and the model."""
-    table = Table("protocol", "metric", "NeuMF", "95 % interval", "popularity")
+    model, *others = summary["systems"]
+    table = Table("protocol", "metric", model, "95 % interval", *others)
     for protocol, metrics in summary["metrics"].items():
         for name in _METRICS:
             low, high = metrics[f"{name}_interval"]
-            baseline = metrics["popularity"][name]
-            table.add_row(protocol, name.upper(), f"{metrics[name]:.4f}", f"{low:.4f} to {high:.4f}", f"{baseline:.4f}")
+            compared = (f"{metrics[other][name]:.4f}" for other in others)
+            table.add_row(protocol, name.upper(), f"{metrics[name]:.4f}", f"{low:.4f} to {high:.4f}", *compared)
     console.print(table)
     if summary["model_selection"] == "test":
         console.print("The epoch was chosen by the test item (the published practice), which flatters these figures.")
     best = summary.get("best_hr@10")
     if best is not None:
         console.print(f"The best HR@10 that any ranking can reach on this data set is {best:.4f} (loo-99).")
+    decision = summary["decision"]
+    verdict = "[green]promoted[/green]" if decision["promoted"] else "[red]not promoted[/red]"
+    console.print(f"gate    {verdict}: {escape(decision['reason'])}", soft_wrap=True, highlight=False)
     places = {"report": summary["report"], "data": summary["data_card"], "model": summary["artifacts"]["model"]}
+    if "recommendations" in summary["artifacts"]:
+        places["top"] = summary["artifacts"]["recommendations"]
     for name, place in places.items():
         console.print(f"{name:<7} {escape(place)}", soft_wrap=True, highlight=False)

@@ -5,12 +5,24 @@ from typing import Any, NamedTuple
 
 from kfp import dsl
 
+from components.baseline.component import baseline
 from components.download.component import download
 from components.evaluate.component import evaluate
+from components.gate.component import gate
 from components.generate.component import generate
+from components.recommend.component import recommend
 from components.train.component import train
+from pipelines.presets import SHARED
 
-COMPONENTS = {"download": download, "generate": generate, "train": train, "evaluate": evaluate}
+COMPONENTS = {
+    "download": download,
+    "generate": generate,
+    "train": train,
+    "baseline": baseline,
+    "evaluate": evaluate,
+    "gate": gate,
+    "recommend": recommend,
+}
 
 
 class Outputs(NamedTuple):
@@ -19,18 +31,25 @@ class Outputs(NamedTuple):
     ratings: dsl.Dataset
     examples: dsl.Dataset
     model: dsl.Model
+    baseline: dsl.Model
     evaluation: dsl.Artifact
     metrics: dsl.Metrics
     report: dsl.HTML
+    decision: dsl.Artifact
 
 
 def pipeline_parameter(step: str, parameter: str) -> str:
     """Returns the pipeline's name for a step's parameter, for example "train_learning_rate"."""
+    step, parameter = SHARED.get((step, parameter), (step, parameter))
     return f"{step}_{parameter}"
 
 
 def step_parameters(step: str) -> dict[str, type]:
-    """Returns the names and types of a step's parameters, artifacts left out."""
+    """Returns the names and types of a step's own parameters: no artifacts, and none of another step's."""
+    return {name: kind for name, kind in _inputs(step).items() if (step, name) not in SHARED}
+
+
+def _inputs(step: str) -> dict[str, type]:
     signature = inspect.signature(COMPONENTS[step].python_func)
     return {name: p.annotation for name, p in signature.parameters.items() if not _is_artifact(p.annotation)}
 
@@ -45,18 +64,34 @@ def _neumf(*values: Any) -> Outputs:
     1. download: fetches the interactions, checks and parses them.
     2. generate: holds items out, draws the evaluation candidates and writes TFRecords, with Apache Beam.
     3. train: fits NeuMF with a custom training loop and exports its best epoch.
-    4. evaluate: ranks the held-out items by each protocol, beside the popularity baseline, and writes the report.
+    4. baseline: fits a matrix factorization by alternating least squares.
+    5. evaluate: ranks the held-out items by each protocol, beside the baselines and a champion, and writes the report.
+    6. gate: decides whether the model is good enough.
+    7. recommend: writes the best items for each user, if it is.
     """
     channels = dict(zip(PARAMETERS, values, strict=True))
 
     def given(step: str) -> dict[str, Any]:
-        return {name: channels[pipeline_parameter(step, name)] for name in step_parameters(step)}
+        return {name: channels[pipeline_parameter(step, name)] for name in _inputs(step)}
 
     ratings = download(**given("download")).outputs["ratings"]
     examples = generate(ratings=ratings, **given("generate")).outputs["examples"]
     model = train(examples=examples, **given("train")).outputs["model"]
-    evaluated = evaluate(examples=examples, model=model, **given("evaluate")).outputs
-    return Outputs(ratings, examples, model, evaluated["evaluation"], evaluated["metrics"], evaluated["report"])
+    fitted = baseline(examples=examples, **given("baseline")).outputs["baseline"]
+    evaluated = evaluate(examples=examples, model=model, baseline=fitted, **given("evaluate")).outputs
+    decided = gate(evaluation=evaluated["evaluation"], **given("gate")).outputs
+    with dsl.If(decided["Output"] == "promoted", name="promoted"):
+        recommend(examples=examples, model=model, **given("recommend"))
+    return Outputs(
+        ratings=ratings,
+        examples=examples,
+        model=model,
+        baseline=fitted,
+        evaluation=evaluated["evaluation"],
+        metrics=evaluated["metrics"],
+        report=evaluated["report"],
+        decision=decided["decision"],
+    )
 
 
 # The pipeline's parameters are those of its steps, each behind its step's name: a parameter that a component gains

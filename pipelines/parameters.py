@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from components.ncf.errors import InputError
-from pipelines.presets import PRESETS, Parameters
+from pipelines.presets import PRESETS, SHARED, Parameters
 
 
 def resolve_parameters(preset: str, overrides: Iterable[str]) -> Parameters:
@@ -50,7 +50,7 @@ def check_parameters(parameters: Mapping[str, Mapping[str, Any]]) -> None:
         InputError: A value is out of range.
     """
     for step, values in parameters.items():
-        step_config(step, values)
+        step_config(step, {**values, **_shared(step, parameters)})
     available = {*parameters["generate"]["protocols"], "fixed", "loo-full"}
     missing = [name for name in parameters["evaluate"]["protocols"] if name not in available]
     if missing:
@@ -58,6 +58,10 @@ def check_parameters(parameters: Mapping[str, Mapping[str, Any]]) -> None:
             f"evaluate.protocols names {', '.join(missing)}, which generate.protocols "
             f"{parameters['generate']['protocols']} lacks: add it there."
         )
+
+
+def _shared(step: str, parameters: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {name: parameters[source][of] for (to, name), (source, of) in SHARED.items() if to == step}
 
 
 def step_config(step: str, values: Mapping[str, Any]) -> Any:
@@ -70,8 +74,10 @@ def step_config(step: str, values: Mapping[str, Any]) -> Any:
     Raises:
         InputError: A value is out of range.
     """
+    from components.baseline.config import BaselineConfig
     from components.download.config import DownloadConfig
     from components.evaluate.config import EvaluateConfig
+    from components.gate.config import GateConfig
     from components.generate.config import GenerateConfig
     from components.recommend.config import RecommendConfig
     from components.train.config import TrainConfig
@@ -80,7 +86,9 @@ def step_config(step: str, values: Mapping[str, Any]) -> Any:
         "download": DownloadConfig,
         "generate": GenerateConfig,
         "train": TrainConfig,
+        "baseline": BaselineConfig,
         "evaluate": EvaluateConfig,
+        "gate": GateConfig,
         "recommend": RecommendConfig,
     }[step]
     as_tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
@@ -110,7 +118,7 @@ def _parse_list(name: str, text: str, current: list[Any]) -> list[Any]:
         values = (
             json.loads(text) if text.startswith("[") else [part.strip() for part in text.split(",") if part.strip()]
         )
-        if name.endswith("regularization"):
+        if any(isinstance(value, float) for value in current) or name.endswith("regularization"):
             return [float(value) for value in values]
         if name.endswith(("protocols", "options", "users", "must_beat")):
             return [str(value) for value in values]

@@ -80,6 +80,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "seed": 1,
         "checkpoint_dir": "",
     },
+    "baseline": {},
     "evaluate": {
         "champion": "",
         "protocols": [],
@@ -88,12 +89,25 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "num_example_users": 5,
         "seed": 1,
     },
+    "gate": {
+        "protocol": "",
+        "metric": "ndcg@10",
+        "margin": 0.0,
+        "min_value": 0.0,
+        "must_beat": ["popularity"],
+        "num_bootstrap_samples": 10_000,
+        "confidence": 0.95,
+        "seed": 1,
+    },
     "recommend": {
         "num_recommendations": 10,
         "users": [],
         "num_shards": 4,
     },
 }
+
+# Parameters of a step that are always those of another step: what is compared has to learn from the same data.
+SHARED = {("baseline", "model_selection"): ("train", "model_selection")}
 
 DEFAULT_PRESET = "default"
 
@@ -123,6 +137,8 @@ PRESETS: Mapping[str, Preset] = {
                     "mlp_regularization": [0.0, 0.0],
                 },
                 "evaluate": {"num_bootstrap_samples": 200},
+                # Two epochs beat nothing, and the step behind the gate has to run.
+                "gate": {"must_beat": []},
             },
         ),
         # He et al., "Neural collaborative filtering", WWW 2017, and the defaults of its published code, but for three
@@ -192,6 +208,8 @@ PRESETS: Mapping[str, Preset] = {
             "The MLPerf v0.5 shape: 64 factors, layers 256-256-128-64, global batch 99,000.",
             {
                 "generate": {"protocols": ["loo-999-masked"], "eval_prebatch_size": 99_000},
+                # The whole catalogue of ml-20m has 3.7 billion pairs.
+                "evaluate": {"protocols": ["loo-999-masked"]},
                 "train": {
                     "num_factors": 64,
                     "mlp_layers": [256, 256, 128, 64],

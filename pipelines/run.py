@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,10 @@ def run_pipeline(parameters: Parameters, runner: str, run_dir: Path, console: Co
 def _summarize(parameters: Parameters, runner: str, run: LocalRun) -> dict[str, Any]:
     examples = read_manifest(run.artifacts["examples"], "examples")
     evaluation = read_manifest(run.artifacts["evaluation"], "evaluation")
-    metrics: Mapping[str, Any] = json.loads((run.artifacts["evaluation"] / "metrics.json").read_text(encoding="utf-8"))
+    metrics, decision = (
+        json.loads((run.artifacts[folder] / f"{name}.json").read_text(encoding="utf-8"))
+        for folder, name in (("evaluation", "metrics"), ("decision", "decision"))
+    )
     return {
         "parameters": parameters,
         "runner": runner,
@@ -67,7 +69,9 @@ def _summarize(parameters: Parameters, runner: str, run: LocalRun) -> dict[str, 
         "report": str(run.artifacts["evaluation"] / "report.html"),
         "data_card": str(run.artifacts["examples"] / "card.html"),
         "model_selection": evaluation["model_selection"],
+        "systems": evaluation["systems"],
         "best_hr@10": examples.get("best_hr@10"),
+        "decision": decision,
         "metrics": metrics,
     }
 

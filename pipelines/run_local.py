@@ -22,7 +22,16 @@ from pipelines.containers import Containers, connect, honest_containers, make_do
 
 RUNNERS = ("subprocess", "docker")
 # Outputs that are folders with a manifest: the runner's word alone does not prove that a step has succeeded.
-FOLDERS = {"ratings": "download", "examples": "generate", "model": "train", "evaluation": "evaluate"}
+FOLDERS = {
+    "ratings": "download",
+    "examples": "generate",
+    "model": "train",
+    "baseline": "baseline",
+    "evaluation": "evaluate",
+    "decision": "gate",
+}
+# The same of steps that the gate may keep from running.
+GATED_FOLDERS = {"recommendations": "recommend"}
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _RUNNER_LINE = re.compile(r"\d\d:\d\d:\d\d\.\d{3} - (?:INFO|WARNING|ERROR) - (.*)")
 _TASK_STARTED = re.compile(r"Executing task '([\w-]+)'")
@@ -114,6 +123,13 @@ def run_local(pipeline: Path, runner: str, pipeline_root: Path, log: TextIO, obs
     for name, step in FOLDERS.items():
         if name not in artifacts or not (artifacts[name] / MANIFEST_NAME).is_file():
             raise watcher.failure("it ended without writing its output", step)
+    for name, step in GATED_FOLDERS.items():
+        if step in watcher.durations_s:
+            # A pipeline cannot return what stands behind a condition.
+            written = [path.parent for path in pipeline_root.glob(f"*/{step}/{name}/{MANIFEST_NAME}")]
+            if not written:
+                raise watcher.failure("it ended without writing its output", step)
+            artifacts[name] = written[0]
     return LocalRun(artifacts, watcher.durations_s)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-STEPS = ("download", "generate", "train", "evaluate")
+STEPS = ("download", "generate", "train", "baseline", "evaluate", "gate", "recommend")
 
 
 def imported_modules(path: Path, module_level_only: bool = False) -> Iterator[str]:
@@ -43,7 +43,7 @@ def test_only_component_files_and_pipelines_import_kfp() -> None:
     ("package", "rooms"),
     [
         ("apache_beam", ("components/generate/",)),
-        ("tensorflow", ("components/train/", "components/evaluate/", "components/recommend/")),
+        ("tensorflow", ("components/train/", "components/evaluate/", "components/recommend/", "components/scoring/")),
         ("keras", ("components/train/",)),
         ("jinja2", ("components/report/",)),
     ],
@@ -72,9 +72,18 @@ def test_the_room_for_pages_needs_no_step() -> None:
             assert is_ours or name.split(".")[0] in allowed, f"{path.name} imports {name}"
 
 
+def test_the_room_for_scoring_needs_no_step() -> None:
+    allowed = {"tensorflow", "numpy", *sys.stdlib_module_names}
+    for path in sorted((ROOT / "components/scoring").glob("*.py")):
+        for name in imported_modules(path):
+            is_ours = name.startswith(("components.scoring", "components.ncf"))
+            assert is_ours or name.split(".")[0] in allowed, f"{path.name} imports {name}"
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_steps_never_import_each_other(step: str) -> None:
-    allowed = (f"components.{step}", "components.ncf", "components.report", "components.images")
+    shared = ("components.ncf", "components.report", "components.scoring", "components.images")
+    allowed = (f"components.{step}", *shared)
     for path in (ROOT / "components" / step).rglob("*.py"):
         ours = {name for name in imported_modules(path) if name.startswith(("components", "pipelines"))}
         assert not {name for name in ours if not name.startswith(allowed)}, path

@@ -18,8 +18,7 @@ def gate(
     seed: int,
     decision: dsl.Output[dsl.Artifact],
     summary: dsl.Output[dsl.Markdown],
-    verdict: dsl.OutputPath(str),  # type: ignore[valid-type]
-) -> None:
+) -> str:
     """Decides whether the model is promoted.
 
     Args:
@@ -34,7 +33,9 @@ def gate(
         seed: Of the resampling.
         decision: decision.json (promoted, reason, checks), decision.md, manifest.json.
         summary: The same as a table.
-        verdict: "promoted" or "rejected".
+
+    Returns:
+        "promoted" or "rejected". Unnamed, because kfp's local runner resolves no named output in a condition.
     """
     from pathlib import Path
 
@@ -55,4 +56,4 @@ def gate(
         )
         promoted = run(config, Path(evaluation.path), Path(decision.path)).promoted
         Path(summary.path).write_bytes((Path(decision.path) / "decision.md").read_bytes())
-        Path(verdict).write_text("promoted" if promoted else "rejected")
+    return "promoted" if promoted else "rejected"

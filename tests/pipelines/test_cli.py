@@ -11,7 +11,10 @@ from pipelines.parameters import check_parameters, resolve_parameters
 from pipelines.presets import DEFAULTS, PRESETS
 
 Neumf = Callable[..., subprocess.CompletedProcess[str]]
-COMMANDS = ("run", "download", "generate", "train", "evaluate", "compile", "datasets", "presets")
+COMMANDS = (
+    "run", "download", "generate", "train", "baseline", "evaluate", "gate", "recommend", "compare", "compile",
+    "datasets", "presets",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -60,7 +63,7 @@ def test_set_takes_the_type_of_the_default() -> None:
     ("override", "words"),
     [
         ("train.num_epoch=3", ["no parameter 'num_epoch'", "(did you mean num_epochs?)"]),
-        ("tarin.num_epochs=3", ["names no step", "download, generate, train, evaluate"]),
+        ("tarin.num_epochs=3", ["names no step", "download, generate, train, baseline, evaluate, gate, recommend"]),
         ("num_epochs=3", ["step.parameter=value"]),
         ("train.num_epochs", ["step.parameter=value"]),
         ("train.num_epochs=many", ["'many' is not a whole number"]),

@@ -18,7 +18,7 @@ import yaml
 
 Neumf = Callable[..., subprocess.CompletedProcess[str]]
 Run = tuple[Path, subprocess.CompletedProcess[str]]
-STEPS = ("download", "generate", "train", "evaluate")
+STEPS = ("download", "generate", "baseline", "train", "evaluate", "gate", "recommend")
 
 
 def summary_of(run_dir: Path) -> dict:
@@ -29,8 +29,8 @@ def test_every_step_is_announced_as_it_starts_and_ends(smoke_run: Run) -> None:
     _, result = smoke_run
     assert result.returncode == 0, result.stdout + result.stderr
     for number, step in enumerate(STEPS, start=1):
-        assert f"[{number}/4] {step} started" in result.stdout
-        assert f"[{number}/4] {step} finished in " in result.stdout
+        assert f"[{number}/7] {step} started" in result.stdout
+        assert f"[{number}/7] {step} finished in " in result.stdout
 
 
 def test_the_run_ends_with_metrics_and_the_places_of_report_and_model(smoke_run: Run) -> None:
@@ -46,7 +46,8 @@ def test_the_summary_holds_what_later_runs_are_compared_by(smoke_run: Run) -> No
     summary = summary_of(smoke_run[0])
     assert set(summary["steps"]) == set(STEPS)
     assert all(step["duration_s"] > 0 for step in summary["steps"].values())
-    assert {"ratings", "examples", "model", "evaluation"} <= set(summary["artifacts"])
+    folders = {"ratings", "examples", "model", "baseline", "evaluation", "decision", "recommendations"}
+    assert set(summary["artifacts"]) == folders
     assert all((Path(folder) / "manifest.json").is_file() for folder in summary["artifacts"].values())
     assert summary["parameters"]["train"]["num_epochs"] == 2
     assert summary["versions"]["kfp"] == "2.17.0"
@@ -74,12 +75,48 @@ def test_the_steps_ran_from_the_compiled_pipeline(smoke_run: Run) -> None:
     """Each step's own executor, which kfp makes from the YAML, has left its output file."""
     run_dir, _ = smoke_run
     spec = yaml.safe_load((run_dir / "pipeline.yaml").read_text())
-    assert set(spec["root"]["dag"]["tasks"]) == set(STEPS)
+    assert set(spec["root"]["dag"]["tasks"]) == {*STEPS[:-1], "condition-1"}
     for step in STEPS:
         assert list(run_dir.glob(f"artifacts/neumf-*/{step}/executor_output.json")), step
     metadata = json.loads(next(run_dir.glob("artifacts/neumf-*/evaluate/executor_output.json")).read_text())
     logged = metadata["artifacts"]["metrics"]["artifacts"][0]["metadata"]
     assert logged["loo-99/hr@10"] == pytest.approx(summary_of(run_dir)["metrics"]["loo-99"]["hr@10"])
+
+
+def test_a_promoted_model_recommends_to_every_user(smoke_run: Run) -> None:
+    run_dir, result = smoke_run
+    summary = summary_of(run_dir)
+    assert summary["decision"]["promoted"] is True
+    assert "promoted: The model (ndcg@10 " in result.stdout
+    parts = Path(summary["artifacts"]["recommendations"]).glob("recommendations-*.parquet")
+    users = [user for part in parts for user in pq.read_table(part)["raw_user_id"].to_pylist()]
+    assert len(users) == 200 * 10
+    assert len(set(users)) == 200
+
+
+@pytest.mark.slow
+def test_a_model_that_is_not_promoted_recommends_nothing(neumf: Neumf, tmp_path: Path) -> None:
+    result = neumf("run", "--preset", "smoke", "--set", "gate.min_value=0.99", "--run-dir", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    summary = summary_of(tmp_path / "run")
+    assert summary["decision"]["promoted"] is False
+    assert set(summary["steps"]) == set(STEPS[:-1])
+    assert "recommendations" not in summary["artifacts"]
+    assert not list(tmp_path.glob("run/artifacts/*/recommend*"))
+    assert "not promoted: The model" in result.stdout
+    assert "falls short of the threshold of 0.9900" in result.stdout
+
+
+@pytest.mark.slow
+def test_a_champion_that_is_the_same_model_is_not_beaten(smoke_run: Run, neumf: Neumf, tmp_path: Path) -> None:
+    champion = summary_of(smoke_run[0])["artifacts"]["model"]
+    result = neumf("run", "--preset", "smoke", "--champion", champion, "--run-dir", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    summary = summary_of(tmp_path / "run")
+    assert summary["systems"] == ["model", "popularity", "als", "champion"]
+    (check,) = (check for check in summary["decision"]["checks"] if check["name"] == "champion")
+    assert check["paired"] == {"difference": 0.0, "low": 0.0, "high": 0.0, "num_users": 200}
+    assert summary["decision"]["promoted"] is False
 
 
 def test_a_folder_that_holds_a_run_is_refused_and_left_alone(smoke_run: Run, neumf: Neumf) -> None:
@@ -100,12 +137,19 @@ def test_steps_by_hand_give_what_the_pipeline_gave(smoke_run: Run, neumf: Neumf,
         ["download", "--dataset", "synthetic:num_users=200,num_items=300", "--output", "ratings"],
         ["generate", "--ratings", "ratings", "--output", "examples"],
         ["train", "--examples", "examples", "--output", "model"],
-        ["evaluate", "--model", "model", "--examples", "examples", "--output", "evaluation"],
+        ["baseline", "--examples", "examples", "--output", "baseline"],
+        ["evaluate", "--model", "model", "--examples", "examples", "--baseline", "baseline", "--output", "evaluation"],
+        ["gate", "--evaluation", "evaluation", "--output", "decision"],
+        ["recommend", "--model", "model", "--examples", "examples", "--output", "recommendations"],
     ):
         result = neumf(*arguments, "--preset", "smoke", cwd=tmp_path)
         assert result.returncode == 0, result.stderr
     metrics = json.loads((tmp_path / "evaluation/metrics.json").read_text())
-    assert metrics == summary_of(run_dir)["metrics"]
+    summary = summary_of(run_dir)
+    assert metrics == summary["metrics"]
+    assert json.loads((tmp_path / "decision/decision.json").read_text()) == summary["decision"]
+    for part in (tmp_path / "recommendations").glob("*.parquet"):
+        assert pq.read_table(part) == pq.read_table(Path(summary["artifacts"]["recommendations"]) / part.name)
 
 
 def test_a_failed_step_ends_the_run_with_its_name_and_its_own_error(neumf: Neumf, tmp_path: Path) -> None:
@@ -117,7 +161,7 @@ def test_a_failed_step_ends_the_run_with_its_name_and_its_own_error(neumf: Neumf
     assert sentence.startswith("error: The step download failed: ")
     assert "events.csv" in sentence
     assert "line 3" in sentence
-    assert "[1/4] download failed" in result.stdout
+    assert "[1/7] download failed" in result.stdout
     assert "generate" not in result.stdout
     assert not (tmp_path / "run/summary.json").exists()
     assert not list(tmp_path.glob("run/artifacts/*/download/ratings"))
