@@ -46,6 +46,7 @@ def test_only_component_files_and_pipelines_import_kfp() -> None:
         ("tensorflow", ("components/train/", "components/evaluate/", "components/recommend/", "components/scoring/")),
         ("keras", ("components/train/",)),
         ("jinja2", ("components/report/",)),
+        ("implicit", ("components/baseline/",)),
     ],
 )
 def test_heavy_packages_stay_in_their_rooms(package: str, rooms: tuple[str, ...]) -> None:
