@@ -1,4 +1,4 @@
-# Every target sets up what it needs: Python 3.11 to 3.13 with pip, and make, are enough to begin with.
+# Every target sets up what it needs: Python 3.11 with pip, and make, are enough to begin with.
 PYTHON ?= python3
 # uv creates and fills .venv from uv.lock. Its own version is pinned here.
 UV_VERSION := 0.13.9
