@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from components.ncf.errors import InputError
 from components.ncf.manifest import MANIFEST_NAME, Manifest, read_manifest
@@ -155,7 +155,8 @@ def find_evaluation(path: Path) -> Path:
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
     """Prints a table of the runs and one of their figures."""
-    runs = Table("run", "folder", "data set", "examples", "epoch chosen by", box=None)
+    # The end of a path tells runs apart: it is wrapped, not cut off.
+    runs = Table("run", Column("folder", overflow="fold"), "data set", "examples", "epoch chosen by", box=None)
     for run in comparison.runs:
         chosen_by = "none, the last" if run.model_selection == "last" else f"{run.model_selection} item"
         runs.add_row(str(run.number), escape(run.name), escape(run.dataset), run.examples_digest[:12], chosen_by)

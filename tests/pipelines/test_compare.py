@@ -57,9 +57,9 @@ def figure_of(comparison: Comparison, run: int, protocol: str = "loo-99", metric
     return figure
 
 
-def printed(comparison: Comparison) -> str:
+def printed(comparison: Comparison, width: int = 140) -> str:
     text = io.StringIO()
-    print_comparison(Console(file=text, width=140), comparison)
+    print_comparison(Console(file=text, width=width), comparison)
     return text.getvalue()
 
 
@@ -114,6 +114,8 @@ def test_the_difference_is_that_of_the_same_users(tmp_path: Path) -> None:
     assert figure_of(comparison, 1).obstacle is None
     assert figure_of(comparison, 1).value == np.mean(first < 10)
     assert f"{differences.mean():+.4f}" in printed(comparison)
+    # The end of a path tells runs apart: nothing is cut off, however narrow the terminal.
+    assert "\N{HORIZONTAL ELLIPSIS}" not in printed(comparison, width=80)
 
 
 def test_runs_may_be_named_by_their_evaluation(tmp_path: Path) -> None:
