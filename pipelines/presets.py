@@ -81,7 +81,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "checkpoint_dir": "",
     },
     "baseline": {
-        # Six settings; the best of 24 on MovieLens 1M is among them.
+        # Six settings: on MovieLens 1M, the best of them ranks the validation item as well as the best of 24 did.
         "num_factors": [64],
         "regularization": [3.0, 10.0, 30.0],
         "alpha": [2.0, 6.0],
@@ -216,6 +216,8 @@ PRESETS: Mapping[str, Preset] = {
             "The MLPerf v0.5 shape: 64 factors, layers 256-256-128-64, global batch 99,000.",
             {
                 "generate": {"protocols": ["loo-999-masked"], "eval_prebatch_size": 99_000},
+                # What was best on MovieLens 1M: a setting takes about a minute with the ratings of ml-20m.
+                "baseline": {"regularization": [30.0], "alpha": [6.0]},
                 # The whole catalogue of ml-20m has 3.7 billion pairs.
                 "evaluate": {"protocols": ["loo-999-masked"]},
                 "train": {
