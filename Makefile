@@ -22,7 +22,7 @@ $(UV):
 
 .venv/.synced: pyproject.toml uv.lock | $(UV)
 	@# Compiled once here: every step is a process of its own, and importing TensorFlow uncompiled takes three times as long.
-	@$(UV) sync --quiet --frozen --all-extras --compile-bytecode --python $(PYTHON)
+	@$(UV) sync --quiet --frozen --all-extras --all-groups --compile-bytecode --python $(PYTHON)
 	@touch $@
 
 setup: .venv/.synced ## Install everything into .venv from the lock

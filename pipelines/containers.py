@@ -18,7 +18,9 @@ from components.ncf.errors import InputError
 
 # Settings that decide how numbers are computed or what is logged: a step in a container has those of the caller.
 _ENVIRONMENT_PREFIXES = ("OPENBLAS_", "OMP_", "TF_", "XLA_")
-_CHECKPOINT_DIR = "checkpoint_dir"
+# The pipeline's parameters that may name a file or folder of this machine.
+_READ = ("download_mirror", "download_titles", "evaluate_champion")
+_WRITTEN = "_checkpoint_dir"
 
 
 def connect() -> Any:
@@ -81,17 +83,15 @@ def places(parameters: Mapping[str, Any]) -> dict[Path, bool]:
 
     A place that does not exist is left out: the step says so in its own words.
     """
-    dataset = str(parameters.get("download_dataset", ""))
-    read = [_local(str(parameters.get("download_mirror", ""))), _local(str(parameters.get("download_titles", "")))]
-    read.append(_local(str(parameters.get("evaluate_champion", ""))))
-    if dataset.startswith("csv:"):
-        read.append(_local(dataset.removeprefix("csv:")))
-    if dataset.startswith("ncf:"):
-        prefix = _local(dataset.removeprefix("ncf:"))
-        read.append(prefix.parent if prefix else None)
+    read = [_local(str(parameters.get(name, ""))) for name in _READ]
+    kind, _, place = str(parameters.get("download_dataset", "")).partition(":")
+    if kind == "csv":
+        read.append(_local(place))
+    elif kind == "ncf" and (prefix := _local(place)):
+        read.append(prefix.parent)
     found = {path: True for path in read if path is not None and path.exists()}
     for name, value in parameters.items():
-        if name.endswith(f"_{_CHECKPOINT_DIR}") and (path := _local(str(value))):
+        if name.endswith(_WRITTEN) and (path := _local(str(value))):
             # An engine makes what it does not find as root.
             path.mkdir(parents=True, exist_ok=True)
             found[path] = False
