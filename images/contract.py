@@ -86,7 +86,10 @@ class Contract:
         executor_output = folder / "executor_output.json"
         executor_input = json.dumps(
             {
-                "inputs": {"parameterValues": inputs.parameters, "artifacts": _listed(inputs.artifacts)},
+                "inputs": {
+                    "parameterValues": _as_backends_write(inputs.parameters),
+                    "artifacts": _listed(inputs.artifacts),
+                },
                 "outputs": {
                     "parameters": outputs.parameters,
                     "artifacts": _listed(outputs.artifacts),
@@ -109,9 +112,10 @@ class Contract:
 
     def _run_container(self, name: str, image: str, command: list[str]) -> None:
         """Runs a step as little trusted as it can be: not root, a read-only file system, no capabilities."""
+        place = str(self._folder)
         container = self._engine.containers.run(
             image, command, detach=True, user=f"{os.getuid()}:{os.getgid()}", network_mode="host", read_only=True,
-            tmpfs={"/tmp": ""}, cap_drop=["ALL"], volumes={str(self._folder): {"bind": str(self._folder), "mode": "rw"}},
+            tmpfs={"/tmp": ""}, cap_drop=["ALL"], volumes={place: {"bind": place, "mode": "rw"}},
         )  # fmt: skip
         try:
             status = container.wait()["StatusCode"]
@@ -164,6 +168,15 @@ def _outputs_of(dag: Spec, outputs: Mapping[str, Values]) -> Values:
         place = selector["valueFromParameter"]
         found.parameters[key] = outputs[place["producerSubtask"]].parameters[place["outputParameterKey"]]
     return found
+
+
+def _as_backends_write(value: Any) -> Any:
+    """Returns a value as KFP's backends write it to a step: a whole number without a point, whatever its type."""
+    if isinstance(value, Mapping):
+        return {key: _as_backends_write(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_as_backends_write(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _artifact(path: Path, artifact_type: Spec) -> dict[str, Any]:
