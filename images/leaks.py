@@ -20,8 +20,9 @@ _PATHS = {
     r"|application_default_credentials\.json|\.docker/config\.json|\.config/gcloud/.*|\.aws/.*|\.ssh/.*|[\w-]*service[-_]account[\w-]*\.json)$",
     "a cache of packages": r"(^|/)(root|tmp)/\.cache/|^var/cache/apt/archives/.*\.deb$",
 }
+# Keys that are more than an example's words.
 _SECRET_TEXT = re.compile(
-    rb'-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----\s+[A-Za-z0-9+/=]{20}|"private_key"\s*:\s*"-----BEGIN|AKIA[0-9A-Z]{16}\b'
+    rb"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----(?:\\n|\s)+[A-Za-z0-9+/=]{40}|\bAKIA[0-9A-Z]{16}\b"
     rb"|\bghp_[A-Za-z0-9]{36}\b|\bya29\.[A-Za-z0-9_-]{20}"
 )
 _SECRET_NAME = re.compile(r"(?i)(TOKEN|PASSWORD|SECRET|CREDENTIAL|PRIVATE_KEY|API_KEY)")
