@@ -94,7 +94,7 @@ def test_own_events_titles_and_checkpoints_reach_the_containers(tmp_path: Path) 
     assert result.returncode == 0, result.stderr
     items = pq.read_table(Path(summary_of(tmp_path / "run")["artifacts"]["examples"]) / "items.parquet")
     assert "Title 399" in items["title"].to_pylist()
-    assert list(checkpoints.rglob("*.index"))
+    assert list(checkpoints.rglob("checkpoint-*.npz"))
 
 
 def test_a_missing_image_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
