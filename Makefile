@@ -11,7 +11,7 @@ EMULATOR := .tools/bin/fake-gcs-server
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-distributed check lint types format compile clean emulator official recbole bench-generate bench-train bench-evaluate
+.PHONY: help setup demo test test-distributed check lint types format compile clean emulator official recbole bench-generate bench-train bench-evaluate images image-locks sbom audit
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,22 @@ format: setup ## Format the code and fix what can be fixed
 
 compile: setup ## Compile the pipeline to build/neumf.yaml
 	$(BIN)/neumf compile --target local --output build/neumf.yaml
+
+image-locks: setup ## Write images/requirements/ from uv.lock
+	$(BIN)/python -m images.lock
+
+images: setup ## Build the images of the steps and run their tests in them
+	@mkdir -p build/images
+	@for set in $$($(BIN)/python -m images.table); do \
+	  images/build.sh $$set >build/images/$$set.log 2>&1 || { tail -n 80 build/images/$$set.log; exit 1; }; \
+	  grep -E '[0-9]+ passed' build/images/$$set.log | tail -n 1 | sed "s/^=*/$$set: built;/; s/=*$$//"; \
+	done
+
+sbom: images ## Write a bill of materials of each image to build/sbom
+	$(BIN)/python -m images.sbom build/sbom $$($(BIN)/python -m images.table | sed 's#^#neumf-python/#')
+
+audit: setup ## Look the locks of the images up among the known vulnerabilities
+	$(BIN)/python -m images.audit $(AUDIT)
 
 clean: ## Remove the environment, builds and runs
 	rm -rf .venv .tools build runs
