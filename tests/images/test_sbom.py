@@ -54,6 +54,7 @@ def test_the_audit_counts_what_was_looked_up(
     assert audit.audit(tmp_path / "lock.txt") == expected
 
 
+@pytest.mark.slow
 def test_the_audit_of_this_checkout_runs() -> None:
     """Without its data it says so and passes; where it has to be complete, it then fails."""
     result = subprocess.run([sys.executable, "-m", "images.audit"], capture_output=True, text=True, cwd=ROOT)

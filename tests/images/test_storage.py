@@ -1,0 +1,27 @@
+"""The image of generate with a bucket: most of the packages for Google Cloud are left out of it, those for storage not."""
+
+from typing import Any
+
+import pytest
+
+from components.images import image_uri
+from images.table import ROOT
+
+EMULATOR = ROOT / ".tools/bin/fake-gcs-server"
+FILE = "tests/components/generate/test_storage.py"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("built")
+def test_the_tests_of_buckets_pass_in_the_image(engine: Any) -> None:
+    """Run in the image's `test` target with the emulator, which is not built there, bound to its place."""
+    if not EMULATOR.exists():
+        pytest.skip("the Cloud Storage emulator is not built: `make emulator` builds it (and `make test` does)")
+    image = image_uri("generate") + "-test"
+    said = engine.containers.run(
+        image, ["python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", FILE], remove=True, network_mode="host",
+        environment={"PYTHONPATH": "/opt/tests:/checkout"}, stderr=True,
+        volumes={str(EMULATOR): {"bind": f"/checkout/.tools/bin/{EMULATOR.name}", "mode": "ro"}},
+    ).decode()  # fmt: skip
+    assert " passed" in said
+    assert "emulator is not built" not in said
