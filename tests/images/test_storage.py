@@ -1,4 +1,4 @@
-"""The image of generate with a bucket: most of the packages for Google Cloud are left out of it, those for storage not."""
+"""The image of generate with a bucket: it lacks most packages for Google Cloud, and needs those for storage."""
 
 from typing import Any
 
