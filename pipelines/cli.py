@@ -13,9 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from components.ncf.errors import InputError
-from pipelines.compile import TARGETS
 from pipelines.dataflow import DataflowOptions, dataflow_options
 from pipelines.parameters import resolve_parameters, step_config
+from pipelines.placement import Placement
+from pipelines.placement_options import placement_options
 from pipelines.presets import DEFAULT_PRESET, PRESETS
 from pipelines.run_local import RUNNERS
 
@@ -299,12 +300,17 @@ def compare(runs: tuple[Path, ...], as_json: bool) -> None:
 
 
 @main.command("compile")
-@click.option("--target", type=click.Choice(TARGETS), required=True, help="Where the pipeline will run.")
+@placement_options(has_identity=False)
 @_dataset_options(required=False)
 @_preset_options
 @click.option("--output", type=_FOLDER, required=True, help="The YAML file to write.")
 def compile_command(
-    target: str, dataset: str | None, mirror: str | None, preset: str, overrides: tuple[str, ...], output: Path
+    placement: Placement,
+    dataset: str | None,
+    mirror: str | None,
+    preset: str,
+    overrides: tuple[str, ...],
+    output: Path,
 ) -> None:
     """Compile the pipeline to YAML, with the chosen parameters as its defaults."""
     from pipelines.compile import compile_pipeline
@@ -312,7 +318,18 @@ def compile_command(
 
     parameters = resolve_parameters(preset, _with_dataset(dataset, mirror, overrides))
     check_parameters(parameters)
-    compile_pipeline(target, parameters, output)
+    compile_pipeline(placement, parameters, output)
+
+
+@main.command()
+def pools() -> None:
+    """List the hardware that --pool takes for training on Vertex AI."""
+    from pipelines.worker_pools import POOLS
+
+    table = Table("name", "replicas", "machine", "what it is", box=None)
+    for pool in POOLS.values():
+        table.add_row(pool.name, str(pool.num_replicas), pool.chief.machine_type, pool.description)
+    Console().print(table)
 
 
 @main.command()

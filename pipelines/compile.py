@@ -6,32 +6,31 @@ from typing import Any
 
 from components.ncf.errors import InputError
 from components.ncf.manifest import explain_os_error
+from pipelines.placement import Placement
 
-TARGETS = ("local",)
 
-
-def compile_pipeline(target: str, parameters: Mapping[str, Mapping[str, Any]], output: Path) -> None:
+def compile_pipeline(placement: Placement, parameters: Mapping[str, Mapping[str, Any]], output: Path) -> None:
     """Writes the compiled pipeline.
 
     Args:
-        target: Where it will run, one of `TARGETS`.
+        placement: Where it will run; `Placement.on(target)` for a target as it comes.
         parameters: Every parameter of every step; they become the pipeline's defaults.
         output: The YAML file.
 
     Raises:
-        InputError: The target is unknown, the name does not end in .yaml, or the file cannot be written.
+        InputError: The name does not end in .yaml, or the file cannot be written.
     """
-    if target not in TARGETS:
-        raise InputError(f"The target {target!r} is unknown: use one of {', '.join(TARGETS)}.")
     if output.suffix not in (".yaml", ".yml"):
         raise InputError(f"The output {output} must end in .yaml.")
     from kfp import compiler
 
-    from pipelines.neumf import neumf, pipeline_parameter
+    from pipelines.neumf import build_pipeline, pipeline_parameter
+    from pipelines.placed_steps import placed_parameters
 
-    flat = {pipeline_parameter(step, name): v for step, values in parameters.items() for name, v in values.items()}
+    placed = placed_parameters(placement, parameters)
+    flat = {pipeline_parameter(step, name): v for step, values in placed.items() for name, v in values.items()}
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        compiler.Compiler().compile(neumf, str(output), pipeline_parameters=flat)
+        compiler.Compiler().compile(build_pipeline(placement), str(output), pipeline_parameters=flat)
     except OSError as error:
         raise InputError(explain_os_error(error, output)) from error

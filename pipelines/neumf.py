@@ -1,6 +1,7 @@
 """The DAG."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from kfp import dsl
@@ -12,6 +13,8 @@ from components.gate.component import gate
 from components.generate.component import generate
 from components.recommend.component import recommend
 from components.train.component import train
+from pipelines.placed_steps import configure_task, placed_component
+from pipelines.placement import Placement
 from pipelines.presets import SHARED
 
 COMPONENTS = {
@@ -58,7 +61,31 @@ def _is_artifact(annotation: Any) -> bool:
     return hasattr(annotation, "__metadata__")
 
 
-def _neumf(*values: Any) -> Outputs:
+def build_pipeline(placement: Placement) -> Any:
+    """Returns the DAG as kfp's compiler takes it, its steps placed where they will run."""
+
+    def neumf(*values: Any) -> Outputs:
+        channels = dict(zip(PARAMETERS, values, strict=True))
+
+        def run(step: str, **artifacts: Any) -> Any:
+            given = {name: channels[pipeline_parameter(step, name)] for name in _inputs(step)}
+            task = placed_component(placement, step, COMPONENTS[step])(**artifacts, **given)
+            configure_task(placement, step, task)
+            return task.outputs
+
+        return _steps(run)
+
+    neumf.__doc__ = _steps.__doc__
+    # The pipeline's parameters are those of its steps, each behind its step's name: a parameter that a component gains
+    # is a parameter of the pipeline without another line.
+    neumf.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=t) for n, t in PARAMETERS.items()],
+        return_annotation=Outputs,
+    )
+    return dsl.pipeline(name="neumf")(neumf)
+
+
+def _steps(run: Callable[..., Any]) -> Outputs:
     """Trains and evaluates a NeuMF recommender.
 
     1. download: fetches the interactions, checks and parses them.
@@ -69,19 +96,14 @@ def _neumf(*values: Any) -> Outputs:
     6. gate: decides whether the model is good enough.
     7. recommend: writes the best items for each user, if it is.
     """
-    channels = dict(zip(PARAMETERS, values, strict=True))
-
-    def given(step: str) -> dict[str, Any]:
-        return {name: channels[pipeline_parameter(step, name)] for name in _inputs(step)}
-
-    ratings = download(**given("download")).outputs["ratings"]
-    examples = generate(ratings=ratings, **given("generate")).outputs["examples"]
-    model = train(examples=examples, **given("train")).outputs["model"]
-    fitted = baseline(examples=examples, **given("baseline")).outputs["baseline"]
-    evaluated = evaluate(examples=examples, model=model, baseline=fitted, **given("evaluate")).outputs
-    decided = gate(evaluation=evaluated["evaluation"], **given("gate")).outputs
+    ratings = run("download")["ratings"]
+    examples = run("generate", ratings=ratings)["examples"]
+    model = run("train", examples=examples)["model"]
+    fitted = run("baseline", examples=examples)["baseline"]
+    evaluated = run("evaluate", examples=examples, model=model, baseline=fitted)
+    decided = run("gate", evaluation=evaluated["evaluation"])
     with dsl.If(decided["Output"] == "promoted", name="promoted"):
-        recommend(examples=examples, model=model, **given("recommend"))
+        run("recommend", examples=examples, model=model)
     return Outputs(
         ratings=ratings,
         examples=examples,
@@ -94,15 +116,8 @@ def _neumf(*values: Any) -> Outputs:
     )
 
 
-# The pipeline's parameters are those of its steps, each behind its step's name: a parameter that a component gains
-# is a parameter of the pipeline without another line.
 PARAMETERS: dict[str, type] = {
     pipeline_parameter(step, name): annotation
     for step in COMPONENTS
     for name, annotation in step_parameters(step).items()
 }
-_neumf.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-    [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=t) for n, t in PARAMETERS.items()],
-    return_annotation=Outputs,
-)
-neumf = dsl.pipeline(name="neumf")(_neumf)

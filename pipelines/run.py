@@ -13,6 +13,7 @@ from components.ncf.manifest import check_output_path, explain_os_error, read_ma
 from pipelines.compile import compile_pipeline
 from pipelines.display import RunDisplay
 from pipelines.parameters import check_parameters
+from pipelines.placement import Placement
 from pipelines.presets import Parameters
 from pipelines.run_local import LocalRun, run_local
 
@@ -43,7 +44,7 @@ def run_pipeline(parameters: Parameters, runner: str, run_dir: Path, console: Co
         if run_dir.is_dir() and any(run_dir.iterdir()):
             raise InputError(f"{run_dir} already holds a run or other files: choose another --run-dir or remove it.")
         run_dir.mkdir(parents=True, exist_ok=True)
-        compile_pipeline("local", parameters, run_dir / PIPELINE_NAME)
+        compile_pipeline(Placement.on("local"), parameters, run_dir / PIPELINE_NAME)
         with (run_dir / "run.log").open("w", encoding="utf-8") as log, RunDisplay(console, len(parameters)) as display:
             finished = run_local(run_dir / PIPELINE_NAME, runner, run_dir / "artifacts", log, display)
         summary = _summarize(parameters, runner, finished)

@@ -1,0 +1,99 @@
+"""Makes a custom job of Vertex AI, with worker pools, from a component."""
+
+import re
+from typing import Any
+
+from pipelines.placement import Placement
+from pipelines.worker_pools import REDUCTION_SERVER_IMAGE, Machine, WorkerPool
+
+_DISK_GB = 100  # as Google's own helper
+_DAY_S = 24 * 3600
+_LONGEST_S = 7 * _DAY_S
+_PLACEHOLDER = re.compile(r"\{\{\$\.inputs\.parameters\['(\w+)'\]\}\}")
+_STRATEGIES = {"standard": "STANDARD", "spot": "SPOT", "flex-start": "FLEX_START"}
+
+
+def as_custom_job(component: Any, placement: Placement, image: str) -> Any:
+    """Returns a component with the same inputs and outputs that runs as a custom job.
+
+    Google's own helper does this for pools that are all alike, without the topology of a TPU. What it makes is taken
+    and its worker pools replaced: the step's command, whose placeholders Vertex AI fills in, stays the helper's.
+
+    Args:
+        component: The step's.
+        placement: A target of Vertex AI, with its pool.
+        image: The step's image for that pool.
+    """
+    import yaml
+    from google.protobuf import json_format
+    from google_cloud_pipeline_components.v1.custom_job import create_custom_training_job_from_component
+    from kfp.components import load_component_from_text
+
+    pool = placement.pool
+    assert pool is not None
+    helped = create_custom_training_job_from_component(
+        component,
+        restart_job_on_worker_restart=True,  # and train goes on from its last checkpoint
+        strategy=_STRATEGIES[placement.strategy],
+        timeout=f"{placement.timeout_h * 3600 if placement.timeout_h else _LONGEST_S}s",
+        max_wait_duration=f"{_DAY_S if placement.max_wait_h is None else placement.max_wait_h * 3600}s",
+        service_account=placement.service_account or "",
+        network=placement.network or "",
+        encryption_spec_key_name=placement.encryption_key or "",
+        tensorboard=placement.tensorboard or "",
+        base_output_directory=(placement.checkpoint_root or "") if placement.tensorboard else "",
+        labels=dict(placement.labels),
+    )
+    spec = json_format.MessageToDict(helped.pipeline_spec)
+    _separate_namesakes(spec, component, {"strategy": _STRATEGIES[placement.strategy]})
+    (inner,) = spec["components"].values()
+    # The same list stands twice: as the component's own default and as that of the pipeline around it.
+    for definitions in (inner["inputDefinitions"], spec["root"]["inputDefinitions"]):
+        pools = definitions["parameters"]["worker_pool_specs"]
+        pools["defaultValue"] = _worker_pool_specs(pools["defaultValue"][0]["container_spec"], pool, image)
+    made = load_component_from_text(yaml.safe_dump(spec))
+    # kfp names the task after the component inside.
+    made.component_spec.name = component.component_spec.name
+    made.description = component.description
+    return made
+
+
+def _separate_namesakes(spec: dict[str, Any], component: Any, values: dict[str, str]) -> None:
+    """Writes what the job and the step call the same into the job's payload, where the helper reads the step's.
+
+    Both have a `strategy`: how machines are found, and how training is spread. Without this the job would ask Vertex AI
+    for the strategy "auto".
+
+    Raises:
+        AssertionError: The component has gained a parameter that a custom job has too: give it another name.
+    """
+    own = set(component.component_spec.inputs)
+    (executor,) = spec["deploymentSpec"]["executors"].values()
+    arguments = executor["container"]["args"]
+    for index, argument in enumerate(arguments):
+        for name in _PLACEHOLDER.findall(argument):
+            if name in own:
+                assert name in values, f"{name} is a parameter of both {component.name} and a custom job"
+                arguments[index] = arguments[index].replace(f"{{{{$.inputs.parameters['{name}']}}}}", values[name])
+
+
+def _worker_pool_specs(container: dict[str, Any], pool: WorkerPool, image: str) -> list[dict[str, Any]]:
+    """Returns Vertex AI's list, in which the place is the role: chief, workers, servers."""
+    step = {**container, "image_uri": image}
+    specs = [_spec(pool.chief, 1, step)]
+    if pool.num_workers:
+        specs.append(_spec(pool.chief, pool.num_workers, step))
+    if pool.parameter_server:
+        specs.append(_spec(pool.parameter_server, pool.num_parameter_servers, step))
+    if pool.reduction_server:
+        specs.append(_spec(pool.reduction_server, pool.num_reduction_servers, {"image_uri": REDUCTION_SERVER_IMAGE}))
+    return specs
+
+
+def _spec(machine: Machine, count: int, container: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "machine_spec": machine.spec(),
+        "replica_count": count,
+        "disk_spec": {"boot_disk_type": "pd-ssd", "boot_disk_size_gb": _DISK_GB},
+        "container_spec": container,
+    }

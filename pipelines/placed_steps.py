@@ -1,0 +1,124 @@
+"""Gives the steps what their placement says: images, machines, retries, places. The components stay as they are."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from components.ncf.errors import InputError
+from pipelines.placement import Placement
+from pipelines.presets import Parameters
+
+_DIGITS_OF_RUN = 16
+_STEPS_BEFORE_TRAIN = ("download", "generate", "train")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the container of one step may use.
+
+    Attributes:
+        cpu: Virtual processors.
+        memory: With its unit, as "16G".
+        num_retries: How often the step is run again after a failure.
+    """
+
+    cpu: str
+    memory: str
+    num_retries: int
+
+
+_STANDARD = Resources("4", "16G", 1)
+RESOURCES: Mapping[str, Resources] = {
+    "download": Resources("4", "16G", 3),  # servers and networks recover
+    "generate": Resources("16", "64G", 1),
+    "train": Resources("16", "64G", 2),  # resumes its checkpoints
+    "baseline": Resources("16", "32G", 1),
+    "evaluate": Resources("16", "64G", 1),
+    "gate": Resources("2", "4G", 1),
+    "recommend": Resources("16", "64G", 1),
+}
+# On Dataflow the container only waits.
+_WAITING = Resources("2", "8G", 1)
+
+
+def placed_component(placement: Placement, step: str, component: Any) -> Any:
+    """Returns what runs the step: its component, or a custom job of Vertex AI made from it."""
+    if step == "train" and placement.is_vertex:
+        from pipelines.custom_job import as_custom_job
+
+        return as_custom_job(component, placement, image_of(placement, step, component))
+    return component
+
+
+def configure_task(placement: Placement, step: str, task: Any) -> None:
+    """Sets the image, the resources and the retries of one step of the DAG."""
+    if placement.target == "local":
+        return  # runs where it is compiled, which has what it has
+    resources = RESOURCES.get(step, _STANDARD)
+    task.set_retry(resources.num_retries, backoff_duration="60s", backoff_factor=2.0, backoff_max_duration="900s")
+    if step == "train" and placement.is_vertex:
+        return  # the task itself only starts the job and waits for it
+    if step == "generate" and placement.dataflow:
+        resources = _WAITING
+    task.set_container_image(image_of(placement, step, task))
+    task.set_cpu_limit(resources.cpu).set_memory_limit(resources.memory)
+    if step == "train" and placement.pool is not None and placement.pool.chief.has_gpu:
+        task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(placement.pool.chief.accelerator_count)
+
+
+def image_of(placement: Placement, step: str, component: Any) -> str:
+    """Returns the reference of a step's image, by its digest where the placement has one.
+
+    Args:
+        placement: Where it will run.
+        step: The step.
+        component: Its component or task, whose own image names registry and tag.
+    """
+    reference = component.component_spec.implementation.container.image
+    repository, _, _ = reference.partition("@")
+    folder, slash, name = repository.rpartition("/")
+    name, _, tag = name.partition(":")
+    if step == "train":
+        name = placement.train_image
+    digest = placement.image_digests.get(name)
+    if digest is None:
+        return f"{folder}{slash}{name}:{tag}" if tag else reference
+    return digest if "@" in digest else f"{folder}{slash}{name}@{digest}"
+
+
+def placed_parameters(placement: Placement, parameters: Mapping[str, Mapping[str, Any]]) -> Parameters:
+    """Returns the parameters with what the placement decides: the strategy, the place of the checkpoints, Dataflow.
+
+    What somebody has chosen stays.
+
+    Raises:
+        InputError: A choice does not fit the placement.
+    """
+    placed = {step: dict(values) for step, values in parameters.items()}
+    train = placed["train"]
+    if placement.pool is not None and train["strategy"] == "auto":
+        train["strategy"] = placement.pool.strategy or "auto"
+    if placement.dataflow:
+        placed["generate"].update(beam_runner="dataflow", beam_options=list(placement.dataflow))
+    if placement.checkpoint_root is not None and train["checkpoint_dir"]:
+        raise InputError(
+            f"--checkpoint-root {placement.checkpoint_root} and train.checkpoint_dir={train['checkpoint_dir']} both "
+            "say where checkpoints go: leave one out."
+        )
+    if placement.checkpoint_root is not None:
+        train["checkpoint_dir"] = _checkpoint_dir(placement.checkpoint_root, placed)
+    return placed
+
+
+def _checkpoint_dir(root: str, parameters: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns a folder for all runs that train the same, so that a new one resumes what another left.
+
+    Its name depends on the parameters alone: with the job's name in it, no training would be taken from the cache.
+    Vertex AI shows buckets to every container below /gcs.
+    """
+    what_is_trained = {step: parameters[step] for step in _STEPS_BEFORE_TRAIN}
+    text = json.dumps(what_is_trained, sort_keys=True)
+    name = hashlib.sha256(text.encode()).hexdigest()[:_DIGITS_OF_RUN]
+    return f"/gcs/{root.removeprefix('gs://').rstrip('/')}/{name}"
