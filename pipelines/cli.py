@@ -19,6 +19,7 @@ from pipelines.placement import Placement
 from pipelines.placement_options import placement_options
 from pipelines.presets import DEFAULT_PRESET, PRESETS
 from pipelines.run_local import RUNNERS
+from pipelines.submit_options import SubmitOptions, submit_options
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -330,6 +331,23 @@ def pools() -> None:
     for pool in POOLS.values():
         table.add_row(pool.name, str(pool.num_replicas), pool.chief.machine_type, pool.description)
     Console().print(table)
+
+
+@main.command()
+@submit_options
+@_dataset_options(required=False)
+@_preset_options
+def submit(
+    options: SubmitOptions, dataset: str | None, mirror: str | None, preset: str, overrides: tuple[str, ...]
+) -> None:
+    """Run the pipeline on Vertex AI or Kubeflow.
+
+    Follows the run to its end: status 0 if it succeeded, 2 if it failed or was cancelled. Ctrl-C stops the following
+    alone.
+    """
+    from pipelines.submit import submit as run_submit
+
+    run_submit(options, preset, _with_dataset(dataset, mirror, overrides), Console(file=sys.stdout))
 
 
 @main.command()

@@ -1,0 +1,79 @@
+"""What every backend can do for `neumf submit`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipelines.watch import RunState
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A run to submit.
+
+    Attributes:
+        template: The compiled pipeline.
+        values: Parameters that differ from the template's defaults.
+        job_id: Its id on Vertex, its name on Kubeflow.
+    """
+
+    template: Path
+    values: Mapping[str, Any]
+    job_id: str
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a job was submitted with: its compiled pipeline and its parameters."""
+
+    spec: Mapping[str, Any]
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A schedule as the backend has it.
+
+    Attributes:
+        name: What `--delete-schedule` takes.
+        title: What people call it.
+        cron: When it runs.
+        state: In the backend's words.
+    """
+
+    name: str
+    title: str
+    cron: str
+    state: str
+
+
+class Backend(Protocol):
+    """One backend. Jobs and schedules are named as the backend names them; errors are `InputError`."""
+
+    def submit(self, submission: Submission) -> str:
+        """Starts a run and returns its job's name."""
+
+    def schedule(self, submission: Submission, cron: str) -> Schedule:
+        """Makes a schedule that starts such runs."""
+
+    def schedules(self) -> list[Schedule]:
+        """Returns all schedules."""
+
+    def delete_schedule(self, name: str) -> None:
+        """Deletes a schedule."""
+
+    def resume(self, job: str, job_id: str) -> str:
+        """Runs a failed job again, without the steps that succeeded, and returns the job's name."""
+
+    def cancel(self, job: str) -> None:
+        """Asks the backend to stop a job."""
+
+    def state(self, job: str) -> RunState:
+        """Returns how far a job is."""
+
+    def definition(self, job: str) -> Definition:
+        """Returns what a job was submitted with."""
+
+    def link(self, job: str) -> str:
+        """Returns where a browser shows the job."""

@@ -1,0 +1,215 @@
+"""From a command line to a run on a backend, and back to what became of it."""
+
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from components.ncf.errors import InputError
+from pipelines.backends import Backend, Definition, Submission
+from pipelines.cache_keys import changed_steps, step_keys, unpinned_images
+from pipelines.compile import TARGETS, compile_pipeline
+from pipelines.parameters import check_parameters, resolve_parameters
+from pipelines.presets import DEFAULT_PRESET
+from pipelines.submit_options import SubmitOptions
+from pipelines.watch import check_outcome, follow
+
+_NUM_SHOWN_DIGITS = 12
+_INTERRUPTED = 130
+
+
+class InterruptedFollowingError(InputError):
+    """Ctrl-C while following: the run goes on."""
+
+    exit_status = _INTERRUPTED
+
+
+def submit(options: SubmitOptions, preset: str, overrides: Iterable[str], console: Console) -> None:
+    """Does what the options ask for.
+
+    Args:
+        options: The options.
+        preset: A preset's name.
+        overrides: Texts "step.parameter=value".
+        console: Where to print.
+
+    Raises:
+        InputError: A mistake, an error of the backend, a run that failed or was cancelled, or Ctrl-C.
+    """
+    if options.list_schedules:
+        _print_schedules(_backend(options), console)
+    elif options.delete_schedule:
+        _backend(options).delete_schedule(options.delete_schedule)
+        console.print(f"deleted {escape(options.delete_schedule)}", soft_wrap=True, highlight=False)
+    elif options.cancel:
+        _backend(options).cancel(options.cancel)
+        console.print(f"cancelling {escape(options.cancel)}", soft_wrap=True, highlight=False)
+    elif options.follow:
+        _follow(options, _backend(options), options.follow, console)
+    elif options.resume:
+        backend = _backend(options)
+        _announce(options, backend, backend.resume(options.resume, _job_id(options)), console)
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            template, values = _prepare(options, preset, list(overrides), Path(scratch))
+            _submit_template(options, template, values, console)
+
+
+def _prepare(
+    options: SubmitOptions, preset: str, overrides: list[str], scratch: Path
+) -> tuple[Path, Mapping[str, Any]]:
+    """Returns a compiled pipeline and the parameters that differ from its defaults."""
+    from pipelines.neumf import pipeline_parameter
+
+    if options.template is None:
+        parameters = resolve_parameters(preset, overrides)
+        check_parameters(parameters)
+        _check_places(parameters)
+        template = scratch / "neumf.yaml"
+        compile_pipeline(_target(options), parameters, template)
+        return template, {}
+    if preset != DEFAULT_PRESET:
+        raise InputError(f"--preset {preset} is of no use with --template: compile the preset into it.")
+    if not options.template.is_file():
+        raise InputError(f"--template {options.template} does not exist: `neumf compile` writes it.")
+    parameters = resolve_parameters(DEFAULT_PRESET, overrides)
+    _check_places(parameters)
+    named = [override.partition("=")[0].strip().split(".") for override in overrides]
+    return options.template, {pipeline_parameter(step, name): parameters[step][name] for step, name in named}
+
+
+def _submit_template(options: SubmitOptions, template: Path, values: Mapping[str, Any], console: Console) -> None:
+    spec = _load(template)
+    keys = step_keys(spec, values)
+    unpinned = unpinned_images(keys)
+    if unpinned and options.caching and not options.dry_run:
+        image, step = next(iter(unpinned.items()))
+        raise InputError(
+            f"The image {image} of {step} is named by a tag: once the image is rebuilt, the cache would still return "
+            "what the old one made. Compile with images by digest (NEUMF_IMAGE_TAG=sha256:…), or give --no-caching."
+        )
+    backend = None if options.offline else _backend(options)
+    if options.dry_run or options.compare:
+        _print_plan(Definition(spec, values), _earlier(options.compare, backend), console)
+    if options.dry_run or backend is None:
+        return
+    submission = Submission(template, values, _job_id(options))
+    if options.schedule:
+        made = backend.schedule(submission, options.schedule)
+        console.print(
+            f"schedule {escape(made.name)} ({made.state}): {escape(made.cron)}", soft_wrap=True, highlight=False
+        )
+        return
+    _announce(options, backend, backend.submit(submission), console)
+
+
+def _announce(options: SubmitOptions, backend: Backend, job: str, console: Console) -> None:
+    console.print(f"job {escape(job)}", soft_wrap=True, highlight=False)
+    console.print(f"see {escape(backend.link(job))}", soft_wrap=True, highlight=False)
+    if options.wait:
+        _follow(options, backend, job, console)
+
+
+def _follow(options: SubmitOptions, backend: Backend, job: str, console: Console) -> None:
+    try:
+        run = follow(lambda: backend.state(job), console, options.poll_s)
+    except KeyboardInterrupt:
+        command = f"neumf submit --backend {options.backend}{_place(options)}"
+        raise InterruptedFollowingError(
+            f"{job} keeps running: follow it with `{command} --follow {job}`, stop it with `{command} --cancel {job}`."
+        ) from None
+    check_outcome(run, job)
+    console.print(f"job {escape(job)} succeeded", soft_wrap=True, highlight=False)
+
+
+def _place(options: SubmitOptions) -> str:
+    given: dict[str, Any] = {
+        "--project": options.project,
+        "--location": options.location,
+        "--endpoint": options.endpoint,
+    }
+    if options.backend == "kfp":
+        given = {"--host": options.host, "--namespace": options.namespace, "--token-file": options.token_file,
+                 "--ca-certificate": options.ca_certificate}  # fmt: skip
+    return "".join(f" {flag} {value}" for flag, value in given.items() if value)
+
+
+def _backend(options: SubmitOptions) -> Backend:
+    if options.backend == "vertex":
+        from pipelines.submit_vertex import VertexBackend
+
+        return VertexBackend(options)
+    from pipelines.submit_kubeflow import KubeflowBackend
+
+    return KubeflowBackend(options)
+
+
+def _earlier(compare: str | None, backend: Backend | None) -> Definition | None:
+    if not compare:
+        return None
+    if Path(compare).is_file():
+        return Definition(_load(Path(compare)), {})
+    assert backend is not None
+    return backend.definition(compare)
+
+
+def _print_plan(now: Definition, earlier: Definition | None, console: Console) -> None:
+    keys = step_keys(now.spec, now.values)
+    table = Table("step", "cache key", *(["runs again because"] if earlier else []), box=None)
+    changes = changed_steps(step_keys(earlier.spec, earlier.values), keys) if earlier else []
+    for index, step in enumerate(keys):
+        key = step.key[:_NUM_SHOWN_DIGITS] if step.is_cached else "(always runs)"
+        reasons = [escape("; ".join(changes[index].reasons) or "(cached)")] if earlier else []
+        table.add_row(step.step, key, *reasons)
+    console.print(table)
+
+
+def _print_schedules(backend: Backend, console: Console) -> None:
+    for schedule in backend.schedules():
+        console.print(
+            f"{escape(schedule.name)}  {escape(schedule.cron)}  {schedule.state}  {escape(schedule.title)}",
+            soft_wrap=True, highlight=False,
+        )  # fmt: skip
+
+
+def _load(template: Path) -> Mapping[str, Any]:
+    try:
+        spec = next(yaml.safe_load_all(template.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, StopIteration) as error:
+        raise InputError(f"{template} cannot be read ({type(error).__name__}): compile the pipeline again.") from error
+    if not isinstance(spec, dict) or "root" not in spec or "deploymentSpec" not in spec:
+        raise InputError(f"{template} is no compiled pipeline: `neumf compile` writes one.")
+    return spec
+
+
+def _target(options: SubmitOptions) -> str:
+    return options.target if options.target in TARGETS else TARGETS[0]
+
+
+def _job_id(options: SubmitOptions) -> str:
+    return options.job_id or f"neumf-{time.strftime('%Y%m%d%H%M%S')}"
+
+
+def _check_places(parameters: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuses places on this machine, where the steps do not run."""
+    download, train, evaluate = parameters["download"], parameters["train"], parameters["evaluate"]
+    kind, separator, uri = download["dataset"].partition(":")
+    places = {
+        "download.dataset": uri if separator and kind in ("csv", "ncf") else "",
+        "download.mirror": download["mirror"],
+        "download.titles": download["titles"],
+        "train.checkpoint_dir": train["checkpoint_dir"],
+        "evaluate.champion": evaluate["champion"],
+    }
+    for name, place in places.items():
+        if place and ("://" not in place or place.startswith("file://")) and not place.startswith(("/gcs/", "/mnt/")):
+            raise InputError(
+                f"{name} {place} is on this machine and the steps run elsewhere: copy it to a bucket and give its gs:// "
+                "address."
+            )

@@ -1,0 +1,195 @@
+"""Kubeflow Pipelines, through the client of the kfp package."""
+
+import contextlib
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from components.ncf.errors import InputError
+from pipelines import watch
+from pipelines.api_errors import explaining_kfp_errors, retrying
+from pipelines.backends import Definition, Schedule, Submission
+from pipelines.submit_options import SubmitOptions
+from pipelines.watch import RunState, StepState
+
+_TIMEOUT_S = 30.0
+_PAGE_SIZE = 100
+_DEFAULT_EXPERIMENT = "Default"
+_STEP_STATES = {
+    "RUNNING": watch.RUNNING,
+    "CANCELING": watch.RUNNING,
+    "PAUSED": watch.RUNNING,
+    "SUCCEEDED": watch.SUCCEEDED,
+    "SKIPPED": watch.CACHED,
+    "FAILED": watch.FAILED,
+    "CANCELED": watch.CANCELLED,
+}
+_RUN_STATES = {"SUCCEEDED": watch.SUCCEEDED, "SKIPPED": watch.SUCCEEDED, "FAILED": watch.FAILED,
+               "CANCELED": watch.CANCELLED}  # fmt: skip
+
+
+class KubeflowBackend:
+    """A `pipelines.backends.Backend`."""
+
+    def __init__(self, options: SubmitOptions) -> None:
+        """Connects to the host.
+
+        Raises:
+            InputError: The host does not answer, or does not accept the token.
+        """
+        self._options = options
+        token = options.token_file.read_text(encoding="utf-8").strip() if options.token_file else None
+        self._host = _host(options)
+        self._probe(token)
+        from kfp.client import Client
+
+        certificate = str(options.ca_certificate) if options.ca_certificate else None
+        with explaining_kfp_errors(options), warnings.catch_warnings(), _quiet():
+            warnings.simplefilter("ignore", FutureWarning)
+            # Without a namespace the client asks the host whether it knows several users.
+            namespace = {"namespace": options.namespace} if options.namespace else {}
+            self._client = Client(host=self._host, existing_token=token, ssl_ca_cert=certificate, **namespace)
+
+    def submit(self, submission: Submission) -> str:
+        """Starts a run and returns its id."""
+        with explaining_kfp_errors(self._options), _quiet():
+            experiment = self._experiment()
+            run = retrying(
+                lambda: self._client.run_pipeline(experiment, submission.job_id, **self._job(submission)),
+                self._options.poll_s,
+            )
+        return str(run.run_id)
+
+    def schedule(self, submission: Submission, cron: str) -> Schedule:
+        """Makes a recurring run."""
+        if "=" in cron:
+            raise InputError(f"--schedule {cron!r}: Kubeflow runs by its own clock: leave the time zone out.")
+        with explaining_kfp_errors(self._options), _quiet():
+            made = self._client.create_recurring_run(
+                self._experiment(),
+                submission.job_id,
+                # Its expressions begin with the second.
+                cron_expression=f"0 {cron}",
+                max_concurrency=1,
+                no_catchup=True,
+                **self._job(submission),
+            )
+        return _schedule(made)
+
+    def schedules(self) -> list[Schedule]:
+        """Returns all recurring runs that the user may see."""
+        found, token = [], ""
+        with explaining_kfp_errors(self._options), _quiet():
+            while True:
+                page = self._client.list_recurring_runs(
+                    page_token=token, page_size=_PAGE_SIZE, namespace=self._options.namespace
+                )
+                found += [_schedule(recurring) for recurring in page.recurring_runs or ()]
+                token = page.next_page_token
+                if not token:
+                    return found
+
+    def delete_schedule(self, name: str) -> None:
+        """Deletes a recurring run."""
+        with explaining_kfp_errors(self._options), _quiet():
+            self._client.delete_recurring_run(name)
+
+    def resume(self, job: str, job_id: str) -> str:  # noqa: ARG002
+        """Runs what failed again, in the same run."""
+        state = self.state(job).state
+        if state not in (watch.FAILED, watch.CANCELLED):
+            raise InputError(f"{job} is {state}: only a failed or cancelled run can be resumed.")
+        with explaining_kfp_errors(self._options), _quiet():
+            self._client.runs.run_service_retry_run(job)
+        return job
+
+    def cancel(self, job: str) -> None:
+        """Asks Kubeflow to stop a run."""
+        with explaining_kfp_errors(self._options), _quiet():
+            self._client.terminate_run(job)
+
+    def state(self, job: str) -> RunState:
+        """Returns how far a run is."""
+        with explaining_kfp_errors(self._options), _quiet():
+            run = retrying(lambda: self._client.get_run(job), self._options.poll_s)
+        tasks = (run.run_details.task_details if run.run_details else None) or ()
+        steps = tuple(self._step(task) for task in tasks if _is_step(task.display_name))
+        error = run.error.message if run.error else ""
+        return RunState(_RUN_STATES.get(run.state, watch.RUNNING), steps, error)
+
+    def definition(self, job: str) -> Definition:
+        """Returns what a run was submitted with."""
+        with explaining_kfp_errors(self._options), _quiet():
+            run = self._client.get_run(job)
+        spec = run.pipeline_spec.get("pipeline_spec", run.pipeline_spec)
+        return Definition(spec, (run.runtime_config.parameters if run.runtime_config else None) or {})
+
+    def link(self, job: str) -> str:
+        """Returns the run's page of the user interface."""
+        return f"{self._host}/#/runs/details/{job}"
+
+    def _probe(self, token: str | None) -> None:
+        """Asks once: the client itself asks five times and then says nothing about why."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        verify: bool | str = str(self._options.ca_certificate) if self._options.ca_certificate else True
+        try:
+            answer = requests.get(
+                f"{self._host}/apis/v2beta1/healthz", headers=headers, timeout=_TIMEOUT_S, verify=verify
+            )
+        except requests.RequestException as error:
+            raise InputError(
+                f"Kubeflow Pipelines at {self._host} cannot be reached ({type(error).__name__}): look at --host, and at "
+                "--ca-certificate if its certificate is your own."
+            ) from error
+        if answer.status_code in (401, 403):
+            raise InputError(
+                f"{self._host} does not know who you are: give --token-file with a token that is still valid."
+            )
+        if answer.status_code == 404 or "json" not in answer.headers.get("content-type", "json"):
+            raise InputError(f"{self._host} is no Kubeflow Pipelines API: --host is the address before /apis.")
+
+    def _experiment(self) -> str:
+        name = self._options.experiment or _DEFAULT_EXPERIMENT
+        return str(self._client.create_experiment(name, namespace=self._options.namespace).experiment_id)
+
+    def _job(self, submission: Submission) -> dict[str, Any]:
+        return {
+            "pipeline_package_path": str(submission.template),
+            "params": dict(submission.values),
+            "pipeline_root": self._options.pipeline_root,
+            "enable_caching": None if self._options.caching else False,
+            "service_account": self._options.service_account,
+        }
+
+    def _step(self, task: Any) -> StepState:
+        state = _STEP_STATES.get(task.state, watch.PENDING)
+        namespace = f" -n {self._options.namespace}" if self._options.namespace else ""
+        log = f"kubectl logs {task.pod_name} -c main{namespace}" if task.pod_name else ""
+        return StepState(task.display_name, state, log, task.error.message if task.error else "")
+
+
+def _host(options: SubmitOptions) -> str:
+    host = str(options.host).rstrip("/")
+    return host if host.startswith(("http://", "https://")) else f"https://{host}"
+
+
+def _is_step(name: str) -> bool:
+    """Kubeflow lists its own pods beside the steps."""
+    return name != "root" and not name.endswith(("-driver", "driver"))
+
+
+def _schedule(found: Any) -> Schedule:
+    cron = found.trigger.cron_schedule.cron if found.trigger and found.trigger.cron_schedule else ""
+    return Schedule(
+        found.recurring_run_id, found.display_name, cron.removeprefix("0 "), str(found.status or "").lower()
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """The client prints links by itself."""
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield

@@ -1,0 +1,236 @@
+"""What `neumf submit` takes, checked before anything is sent."""
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from components.ncf.errors import InputError
+
+BACKENDS = ("vertex", "kfp")
+_LABEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
+_JOB_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
+_ACCOUNT = re.compile(r"[a-z0-9-]+@[a-z0-9.:-]+\.gserviceaccount\.com|\d+-compute@developer\.gserviceaccount\.com")
+_NETWORK = re.compile(r"projects/\d+/global/networks/[a-z0-9-]+")
+_NUM_CRON_FIELDS = 5
+
+Command = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class SubmitOptions:
+    """Where a pipeline runs and what is asked of the backend. None and empty leave a choice to the backend.
+
+    Attributes:
+        backend: One of `BACKENDS`.
+        template: A compiled pipeline, instead of compiling one.
+        target: What to compile for.
+        pipeline_root: Where artifacts go: a gs:// folder, on Kubeflow also s3:// or minio://.
+        job_id: The job's id, or name on Kubeflow.
+        experiment: The experiment that lists the run.
+        service_account: What the steps act as.
+        network: Vertex: the VPC network to peer with.
+        labels: Vertex: texts "name=value".
+        encryption_key: Vertex: the Cloud KMS key for everything the job makes.
+        caching: Whether steps may be taken from earlier runs.
+        schedule: A cron expression: run then instead of now.
+        project, location, endpoint: Vertex: where the API is; the endpoint is the region's own if None.
+        host, namespace, token_file, ca_certificate: Kubeflow: where the API is and how to sign in.
+        wait: Whether to follow the run to its end.
+        poll_s: Seconds between two questions.
+        dry_run: Show what would run, and why, and submit nothing.
+        compare: A template or a job: show which steps run again since.
+        follow, cancel, resume: A job to do that with, instead of submitting.
+        list_schedules: List the schedules instead.
+        delete_schedule: A schedule to delete instead.
+    """
+
+    backend: str
+    template: Path | None
+    target: str
+    pipeline_root: str | None
+    job_id: str | None
+    experiment: str | None
+    service_account: str | None
+    network: str | None
+    labels: tuple[str, ...]
+    encryption_key: str | None
+    caching: bool
+    schedule: str | None
+    project: str | None
+    location: str | None
+    endpoint: str | None
+    host: str | None
+    namespace: str | None
+    token_file: Path | None
+    ca_certificate: Path | None
+    wait: bool
+    poll_s: float
+    dry_run: bool
+    compare: str | None
+    follow: str | None
+    cancel: str | None
+    resume: str | None
+    list_schedules: bool
+    delete_schedule: str | None
+
+    def __post_init__(self) -> None:
+        chosen = [name for name in _ACTIONS if getattr(self, name)]
+        if len(chosen) > 1:
+            raise InputError(f"{' and '.join(map(_flag, chosen))} exclude each other: give one.")
+        if self.schedule is not None:
+            _check_cron(self.schedule)
+        if self.poll_s <= 0:
+            raise InputError(f"--poll {self.poll_s:g} must be more than 0 seconds.")
+        if self.backend == "vertex":
+            self._check_vertex()
+        else:
+            self._check_kfp()
+
+    def _check_vertex(self) -> None:
+        _refuse(self, "kfp", ("host", "namespace", "token_file", "ca_certificate"))
+        if self.offline:
+            return
+        for name in ("project", "location"):
+            if not getattr(self, name):
+                raise InputError(f"Vertex needs {_flag(name)}: give it, or set {_VARIABLES[name]}.")
+        if self.sends and not self.pipeline_root:
+            raise InputError("Vertex needs --pipeline-root, a gs:// folder for the run's artifacts.")
+        self._check_syntax()
+
+    def _check_syntax(self) -> None:
+        if self.pipeline_root and not re.fullmatch(r"gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/.*)?", self.pipeline_root):
+            raise InputError(f"--pipeline-root {self.pipeline_root} must be a gs://BUCKET/FOLDER.")
+        if self.job_id and not _JOB_ID.fullmatch(self.job_id):
+            raise InputError(f"--job-id {self.job_id} must be lower-case letters, digits and hyphens, at most 128.")
+        if self.service_account and not _ACCOUNT.fullmatch(self.service_account):
+            raise InputError(f"--service-account {self.service_account} must be NAME@PROJECT.iam.gserviceaccount.com.")
+        if self.network and not _NETWORK.fullmatch(self.network):
+            raise InputError(
+                f"--network {self.network} must be projects/PROJECT-NUMBER/global/networks/NAME, with the project's "
+                "number and not its name."
+            )
+        self.label_values()
+
+    def _check_kfp(self) -> None:
+        _refuse(self, "vertex", ("project", "endpoint", "network", "labels", "encryption_key"))
+        if not self.offline and not self.host:
+            raise InputError(
+                "Kubeflow needs --host, the address of its Pipelines API: give it, or set KF_PIPELINES_ENDPOINT."
+            )
+        for name in ("token_file", "ca_certificate"):
+            path = getattr(self, name)
+            if path is not None and not path.is_file():
+                raise InputError(f"{_flag(name)} {path} does not exist.")
+
+    @property
+    def offline(self) -> bool:
+        """Whether nothing is asked of the backend."""
+        return self.dry_run and not (self.compare and not Path(self.compare).is_file())
+
+    @property
+    def sends(self) -> bool:
+        """Whether a pipeline is submitted or scheduled."""
+        return not self.dry_run and not any(getattr(self, name) for name in _ACTIONS if name != "schedule")
+
+    def label_values(self) -> dict[str, str]:
+        """Returns the labels by their names.
+
+        Raises:
+            InputError: One is not as Google Cloud wants it.
+        """
+        values = {}
+        for label in self.labels:
+            name, separator, value = label.partition("=")
+            if not separator or not _LABEL_NAME.fullmatch(name) or not _LABEL_VALUE.fullmatch(value):
+                raise InputError(
+                    f"--label {label!r} must be NAME=VALUE of lower-case letters, digits, hyphens and underscores, "
+                    "at most 63 of each."
+                )
+            values[name] = value
+        return values
+
+
+_ACTIONS = ("schedule", "follow", "cancel", "resume", "list_schedules", "delete_schedule")
+_FLAGS = {"list_schedules": "--schedules", "token_file": "--token-file", "labels": "--label"}
+_VARIABLES = {"project": "GOOGLE_CLOUD_PROJECT", "location": "GOOGLE_CLOUD_REGION"}
+
+
+def submit_options(command: Command) -> Command:
+    """Adds the options to a command, which receives them as one `SubmitOptions` named `options`."""
+
+    @functools.wraps(command)
+    def with_options(**parameters: Any) -> Any:
+        options = SubmitOptions(**{field.name: parameters.pop(field.name) for field in fields(SubmitOptions)})
+        return command(options=options, **parameters)
+
+    decorated: Command = with_options
+    for option in reversed(_options()):
+        decorated = option(decorated)
+    return decorated
+
+
+def _options() -> list[Callable[[Command], Command]]:
+    path = click.Path(path_type=Path)
+    option = click.option
+    return [
+        option("--backend", type=click.Choice(BACKENDS), required=True, help="Vertex AI, or Kubeflow Pipelines."),
+        option("--template", type=path, help="A pipeline that `neumf compile` wrote.  [default: compile one now]"),
+        option("--target", default="kfp", show_default=True, help="What to compile for, as in `neumf compile`."),
+        option("--pipeline-root", metavar="gs://…", help="Where the run's artifacts go."),
+        option("--job-id", metavar="ID", help="[default: neumf-TIME]"),
+        option("--experiment", metavar="NAME", help="The experiment that lists the run; made if it is new."),
+        option("--service-account", metavar="ACCOUNT", help="What the steps act as."),
+        option("--network", metavar="NAME", help="Vertex: projects/PROJECT-NUMBER/global/networks/NAME."),
+        option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Vertex; may be repeated."),
+        option("--encryption-key", metavar="KEY", help="Vertex: a Cloud KMS key for all that the job makes."),
+        option(
+            "--caching/--no-caching", default=True, show_default=True, help="Take unchanged steps from earlier runs."
+        ),
+        option("--schedule", metavar="CRON", help="Run at these times instead of now, as '0 3 * * 1'."),
+        option("--project", metavar="ID", envvar="GOOGLE_CLOUD_PROJECT", help="Vertex: the Google Cloud project."),
+        option("--location", metavar="REGION", envvar="GOOGLE_CLOUD_REGION", help="Vertex: the region."),
+        option(
+            "--endpoint", metavar="HOST", help="Vertex: the API's host, for a private one.  [default: the region's]"
+        ),
+        option("--host", metavar="URL", envvar="KF_PIPELINES_ENDPOINT", help="Kubeflow: where the Pipelines API is."),
+        option("--namespace", metavar="NAME", help="Kubeflow: the user's namespace, where there are several users."),
+        option("--token-file", type=path, help="Kubeflow: a file with a bearer token."),
+        option("--ca-certificate", type=path, help="Kubeflow: the root that signed the host's certificate."),
+        option("--wait/--no-wait", default=True, show_default=True, help="Follow the run to its end."),
+        option("--poll", "poll_s", default=10.0, show_default=True, metavar="SECONDS", help="Between two questions."),
+        option("--dry-run", is_flag=True, help="Show the steps and their cache keys; submit nothing."),
+        option("--compare", metavar="FILE|JOB", help="Show which steps run again since this template or job."),
+        option("--follow", metavar="JOB", help="Follow a job instead of submitting one."),
+        option("--cancel", metavar="JOB", help="Cancel a job instead."),
+        option("--resume", metavar="JOB", help="Run a failed job again; what succeeded is taken from the cache."),
+        option("--schedules", "list_schedules", is_flag=True, help="List the schedules instead."),
+        option("--delete-schedule", metavar="SCHEDULE", help="Delete a schedule instead."),
+    ]
+
+
+def _check_cron(cron: str) -> None:
+    fields_of_cron = re.sub(r"^(CRON_TZ|TZ)=\S+\s+", "", cron).split()
+    if len(fields_of_cron) != _NUM_CRON_FIELDS or not all(
+        re.fullmatch(r"[\w*/,?#-]+", text) for text in fields_of_cron
+    ):
+        raise InputError(
+            f"--schedule {cron!r} must be five fields (minute, hour, day, month, weekday), as '0 3 * * 1' for Mondays "
+            "at 3:00 UTC; TZ=Europe/Paris before them sets the time zone."
+        )
+
+
+def _refuse(options: SubmitOptions, backend: str, names: tuple[str, ...]) -> None:
+    # The environment may hold the other backend's settings: only flags that no variable sets are judged.
+    given = [name for name in names if getattr(options, name) and name not in ("project", "host")]
+    if given:
+        raise InputError(f"{_flag(given[0])} is of use with --backend {backend} alone: leave it out.")
+
+
+def _flag(name: str) -> str:
+    return _FLAGS.get(name, f"--{name.replace('_', '-')}")

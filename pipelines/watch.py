@@ -1,0 +1,111 @@
+"""Follows a run that a backend holds, and says what happens to its steps."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.markup import escape
+
+from components.ncf.errors import InputError
+
+# The states of a step, whatever the backend calls them, and how a line names them.
+PENDING, RUNNING, SUCCEEDED, CACHED, SKIPPED, FAILED, CANCELLED = (
+    "pending", "running", "succeeded", "cached", "skipped", "failed", "cancelled",
+)  # fmt: skip
+_STYLES = {SUCCEEDED: "green", CACHED: "green", FAILED: "red", CANCELLED: "yellow"}
+_EXPLANATIONS = {CACHED: "cached: taken from an earlier run", SKIPPED: "skipped: its condition is false"}
+
+
+@dataclass(frozen=True)
+class StepState:
+    """One step of a run.
+
+    Attributes:
+        step: Its name.
+        state: One of the states above.
+        log: Where its log is: a link, or a command that prints it; empty when there is none yet.
+        error: What it died of, if it did.
+    """
+
+    step: str
+    state: str
+    log: str
+    error: str
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run at one moment.
+
+    Attributes:
+        state: One of the states above.
+        steps: Its steps in the order in which the backend lists them.
+        error: What the run died of, if it did.
+    """
+
+    state: str
+    steps: tuple[StepState, ...]
+    error: str
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.state in (SUCCEEDED, FAILED, CANCELLED)
+
+
+class RunStoppedError(InputError):
+    """The run ended, but not well. It is no mistake in the command, so that its status differs from 1."""
+
+    exit_status = 2
+
+
+def follow(fetch: Callable[[], RunState], console: Console, poll_s: float) -> RunState:
+    """Prints every change of a step until the run is done.
+
+    Args:
+        fetch: Asks the backend.
+        console: Where to print.
+        poll_s: Seconds between two questions.
+
+    Returns:
+        The last state.
+    """
+    known: dict[str, StepState] = {}
+    while True:
+        run = fetch()
+        _print_changes(run.steps, known, console)
+        if run.is_done:
+            return run
+        time.sleep(poll_s)
+
+
+def check_outcome(run: RunState, job: str) -> None:
+    """Says what a run that did not succeed died of.
+
+    Raises:
+        RunStoppedError: The run failed or was cancelled.
+    """
+    if run.state == CANCELLED:
+        raise RunStoppedError(f"{job} was cancelled.")
+    if run.state != FAILED:
+        return
+    for step in run.steps:
+        if step.state == FAILED:
+            reason = f" ({step.error.rstrip('.')})" if step.error else ""
+            where = f"; its log: {step.log}" if step.log else ""
+            raise RunStoppedError(f"{job} failed in the step {step.step}{reason}{where}")
+    raise RunStoppedError(f"{job} failed: {run.error or 'the backend gives no reason'}")
+
+
+def _print_changes(steps: Iterable[StepState], known: dict[str, StepState], console: Console) -> None:
+    for step in steps:
+        before = known.get(step.step)
+        known[step.step] = step
+        if step.state == PENDING or (before is not None and before.state == step.state):
+            continue
+        style = _STYLES.get(step.state, "default")
+        text = _EXPLANATIONS.get(step.state, step.state)
+        console.print(f"[bold]{escape(step.step)}[/bold] [{style}]{escape(text)}[/{style}]", highlight=False)
+        if step.log and step.state in (RUNNING, FAILED):
+            console.print(f"  log {escape(step.log)}", highlight=False, soft_wrap=True)

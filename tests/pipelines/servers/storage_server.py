@@ -1,0 +1,43 @@
+"""The little of Google's HTTP APIs that submitting needs: access tokens, and whether a bucket exists."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+MISSING_BUCKET = "missing-bucket"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self._answer(200, {"access_token": "a-token", "expires_in": 3600, "token_type": "Bearer"})
+
+    def do_GET(self) -> None:
+        bucket = self.path.split("/b/")[-1].split("?")[0]
+        if bucket == MISSING_BUCKET:
+            self._answer(404, {"error": {"code": 404, "message": "The specified bucket does not exist."}})
+        else:
+            # People who submit need no right to look at the bucket.
+            self._answer(403, {"error": {"code": 403, "message": "does not have storage.buckets.get access"}})
+
+    def _answer(self, status: int, body: object) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+class StorageServer:
+    """Serves until it is stopped; `url` is its address."""
+
+    def __init__(self) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()

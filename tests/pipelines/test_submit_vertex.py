@@ -1,0 +1,292 @@
+"""`neumf submit --backend vertex` against a server that speaks Vertex's own protocol."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from grpc import StatusCode
+from kfp import compiler, dsl
+
+from tests.pipelines.servers.fixtures import Vertex, credentials, vertex, vertex_server  # noqa: F401
+from tests.pipelines.servers.grpc_server import ApiError
+from tests.pipelines.servers.storage_server import MISSING_BUCKET
+from tests.pipelines.servers.vertex_services import PARENT
+
+ACCOUNT = "pipeline@my-project.iam.gserviceaccount.com"
+ROOT = ("--pipeline-root", "gs://my-bucket/neumf")
+IMAGES = {
+    name: f"europe-docker.pkg.dev/my-project/neumf/{name}@sha256:{digit * 64}"
+    for name, digit in (("data", "a"), ("train", "b"))
+}
+
+
+def make_template(folder: Path, images: dict[str, str] = IMAGES) -> Path:
+    """Three steps in a row with the names of the pipeline's parameters, so that --set reaches them."""
+
+    @dsl.component(base_image=images["data"], install_kfp_package=False)
+    def download(seed: int, ratings: dsl.Output[dsl.Dataset]) -> None: ...
+
+    @dsl.component(base_image=images["train"], install_kfp_package=False)
+    def train(ratings: dsl.Input[dsl.Dataset], num_epochs: int, model: dsl.Output[dsl.Model]) -> None: ...
+
+    @dsl.component(base_image=images["data"], install_kfp_package=False)
+    def evaluate(
+        model: dsl.Input[dsl.Model], ratings: dsl.Input[dsl.Dataset], metrics: dsl.Output[dsl.Metrics]
+    ) -> None: ...
+
+    @dsl.pipeline(name="neumf")
+    def pipeline(download_seed: int = 1, train_num_epochs: int = 20) -> None:
+        ratings = download(seed=download_seed).outputs["ratings"]
+        model = train(ratings=ratings, num_epochs=train_num_epochs).outputs["model"]
+        evaluate(model=model, ratings=ratings)
+
+    path = folder / "pipeline.yaml"
+    compiler.Compiler().compile(pipeline, str(path))
+    return path
+
+
+@pytest.fixture
+def template(tmp_path: Path) -> Path:
+    return make_template(tmp_path)
+
+
+def test_a_run_is_followed_to_its_end(vertex: Vertex, template: Path) -> None:
+    result = vertex.submit(
+        "--template", template, *ROOT, "--job-id", "neumf-1", "--service-account", ACCOUNT, "--label", "team=films",
+        "--network", "projects/123/global/networks/default", "--set", "train.num_epochs=3",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert lines[0] == "job neumf-1"
+    assert lines[1].endswith("/vertex-ai/locations/europe-west4/pipelines/runs/neumf-1?project=my-project")
+    steps = [line for line in lines if re.fullmatch(r"\w+ (running|succeeded)", line)]
+    assert steps == [
+        f"{step} {state}" for step in ("download", "train", "evaluate") for state in ("running", "succeeded")
+    ]
+    assert lines[-1] == "job neumf-1 succeeded"
+    job = vertex.services.jobs[f"{PARENT}/pipelineJobs/neumf-1"]
+    assert job.service_account == ACCOUNT
+    assert job.network == "projects/123/global/networks/default"
+    assert dict(job.labels)["team"] == "films"
+    assert job.runtime_config.gcs_output_directory == "gs://my-bucket/neumf"
+    assert job.runtime_config.parameter_values["train_num_epochs"] == 3
+    assert "download_seed" not in job.runtime_config.parameter_values
+
+
+def test_a_running_step_has_a_link_to_its_log(vertex: Vertex, template: Path) -> None:
+    result = vertex.submit("--template", template, *ROOT)
+    custom_jobs = [name.rpartition("/")[2] for name in vertex.services.custom_jobs]
+    links = re.findall(
+        r"log https://console.cloud.google.com/logs/query;query=(\S+)\?project=my-project", result.output
+    )
+    assert len(links) == len(custom_jobs) == 3
+    assert all(f"job_id%3D%22{job}%22" in link for job, link in zip(custom_jobs, links, strict=True))
+
+
+def test_a_failed_task_ends_with_its_error_and_its_log(vertex: Vertex, template: Path) -> None:
+    vertex.services.world.failing_tasks["train"] = "The replica workerpool0-0 exited with a non-zero status of 1."
+    result = vertex.submit("--template", template, *ROOT, "--job-id", "neumf-2")
+    assert result.exit_code == 2
+    error = result.stderr.splitlines()[-1]
+    assert error.startswith("error: neumf-2 failed in the step train (The replica workerpool0-0 exited with a non-zero")
+    assert "its log: https://console.cloud.google.com/logs/query" in error
+    assert "evaluate running" not in result.output
+
+
+def test_a_resumed_run_takes_what_succeeded_from_the_cache(vertex: Vertex, template: Path) -> None:
+    vertex.services.world.failing_tasks["train"] = "It was preempted."
+    vertex.submit("--template", template, *ROOT, "--job-id", "first", "--service-account", ACCOUNT)
+    vertex.services.world.failing_tasks.clear()
+    result = vertex.submit("--resume", "first", "--job-id", "second")
+    assert result.exit_code == 0, result.output
+    assert "download cached: taken from an earlier run" in result.output
+    assert "train succeeded" in result.output
+    assert vertex.services.jobs[f"{PARENT}/pipelineJobs/second"].service_account == ACCOUNT
+
+
+def test_a_job_that_succeeded_cannot_be_resumed(vertex: Vertex, template: Path) -> None:
+    vertex.submit("--template", template, *ROOT, "--job-id", "first")
+    result = vertex.submit("--resume", "first")
+    assert result.exit_code == 1
+    assert "first is succeeded: only a failed or cancelled job can be resumed" in result.stderr
+
+
+def test_without_caching_nothing_is_taken_from_earlier_runs(vertex: Vertex, template: Path) -> None:
+    vertex.submit("--template", template, *ROOT)
+    again = vertex.submit("--template", template, *ROOT, "--job-id", "again", "--no-caching")
+    assert "cached" not in again.output
+    assert again.output.count(" succeeded") == 4
+
+
+def test_what_the_plan_announces_is_what_runs(vertex: Vertex, template: Path, tmp_path: Path) -> None:
+    vertex.submit("--template", template, *ROOT, "--job-id", "first")
+    plan = vertex.submit("--template", template, "--dry-run", "--compare", "first", "--set", "train.num_epochs=3")
+    assert plan.exit_code == 0, plan.output
+    announced = {line.split()[0]: line for line in plan.output.splitlines()[1:]}
+    assert announced["download"].endswith("(cached)")
+    assert "parameter num_epochs: 20" in announced["train"]
+    assert "after train" in announced["evaluate"]
+    assert len(vertex.services.jobs) == 1, "a dry run submits nothing"
+    run = vertex.submit("--template", template, *ROOT, "--job-id", "second", "--set", "train.num_epochs=3")
+    assert re.findall(r"^(\w+) cached", run.output, flags=re.MULTILINE) == ["download"]
+
+
+def test_an_image_by_tag_is_refused_while_caching_is_on(vertex: Vertex, tmp_path: Path) -> None:
+    template = make_template(tmp_path, {**IMAGES, "train": "europe-docker.pkg.dev/my-project/neumf/train:latest"})
+    result = vertex.submit("--template", template, *ROOT)
+    assert result.exit_code == 1
+    assert "train:latest of train is named by a tag" in result.stderr
+    assert not vertex.services.jobs
+    assert vertex.submit("--template", template, *ROOT, "--no-caching").exit_code == 0
+
+
+def test_a_job_is_cancelled(vertex: Vertex, template: Path) -> None:
+    started = vertex.submit("--template", template, *ROOT, "--job-id", "neumf-3", "--no-wait")
+    assert started.exit_code == 0, started.output
+    assert vertex.submit("--cancel", "neumf-3").output == "cancelling neumf-3\n"
+    result = vertex.submit("--follow", "neumf-3")
+    assert result.exit_code == 2
+    assert result.stderr == "error: neumf-3 was cancelled.\n"
+
+
+def test_a_job_that_ended_cannot_be_cancelled(vertex: Vertex, template: Path) -> None:
+    vertex.submit("--template", template, *ROOT, "--job-id", "done")
+    result = vertex.submit("--cancel", "done")
+    assert result.exit_code == 1
+    assert "is in state PIPELINE_STATE_SUCCEEDED" in result.stderr
+
+
+def test_an_unavailable_server_is_asked_again(vertex: Vertex, template: Path) -> None:
+    unavailable = ApiError(StatusCode.UNAVAILABLE, "The service is currently unavailable.")
+    vertex.server.failures["create_pipeline_job"] = [unavailable, unavailable]
+    vertex.server.failures["get_pipeline_job"] = [unavailable]
+    result = vertex.submit("--template", template, *ROOT, "--job-id", "neumf-4")
+    assert result.exit_code == 0, result.output
+    assert vertex.server.calls.count("create_pipeline_job") == 3
+
+
+def test_a_server_that_stays_unavailable_is_given_up(vertex: Vertex, template: Path) -> None:
+    unavailable = ApiError(StatusCode.UNAVAILABLE, "The service is currently unavailable.")
+    vertex.server.failures["create_pipeline_job"] = [unavailable] * 100
+    result = vertex.submit("--template", template, *ROOT)
+    assert result.exit_code == 1
+    assert "Vertex in europe-west4 does not answer" in result.stderr
+    assert vertex.server.calls.count("create_pipeline_job") == 6
+
+
+def test_a_retry_whose_first_attempt_arrived_is_no_error(vertex: Vertex, template: Path) -> None:
+    """The answer was lost, not the request: the job exists when it is sent again."""
+    create = vertex.services.create_pipeline_job
+
+    def create_and_lose_the_answer(request: object) -> object:
+        vertex.services.create_pipeline_job = create  # type: ignore[method-assign]
+        create(request)
+        raise ApiError(StatusCode.UNAVAILABLE, "Connection reset.")
+
+    vertex.services.create_pipeline_job = create_and_lose_the_answer  # type: ignore[method-assign]
+    result = vertex.submit("--template", template, *ROOT, "--job-id", "neumf-5")
+    assert result.exit_code == 0, result.output
+    assert list(vertex.services.jobs) == [f"{PARENT}/pipelineJobs/neumf-5"]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            ApiError(StatusCode.RESOURCE_EXHAUSTED, "Quota exceeded for aiplatform.googleapis.com/custom_model_training_nvidia_l4_gpus."),
+            ["A quota of the project my-project in europe-west4 is used up", "nvidia_l4_gpus", "Quotas page"],
+        ),
+        (
+            ApiError(
+                StatusCode.PERMISSION_DENIED,
+                "Vertex AI API has not been used in project 123 before or it is disabled.",
+                "SERVICE_DISABLED",
+            ),
+            ["gcloud services enable aiplatform.googleapis.com --project my-project"],
+        ),
+        (
+            ApiError(StatusCode.PERMISSION_DENIED, f"You do not have permission to act as service account: {ACCOUNT}. (iam.serviceAccounts.actAs)"),
+            [f"You may not act as {ACCOUNT}", "roles/iam.serviceAccountUser"],
+        ),
+        (
+            ApiError(StatusCode.UNAUTHENTICATED, "Request had invalid authentication credentials."),
+            ["gcloud auth application-default login"],
+        ),
+        (
+            ApiError(StatusCode.INVALID_ARGUMENT, "Machine type \"n1-standard-4\" is not supported."),
+            ["Vertex refused the job", "n1-standard-4"],
+        ),
+    ],
+)  # fmt: skip
+def test_an_error_of_the_api_is_one_sentence_with_the_fix(
+    vertex: Vertex, template: Path, error: ApiError, words: list[str]
+) -> None:
+    vertex.server.failures["create_pipeline_job"] = [error]
+    result = vertex.submit("--template", template, *ROOT, "--service-account", ACCOUNT)
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    for word in words:
+        assert word in result.stderr
+
+
+def test_a_project_of_others_names_the_missing_permission(vertex: Vertex, template: Path) -> None:
+    result = vertex.submit("--template", template, *ROOT, "--project", "their-project")
+    assert result.exit_code == 1
+    assert "You lack aiplatform.pipelineJobs.create in the project their-project" in result.stderr
+
+
+def test_an_unknown_service_account_is_named(vertex: Vertex, template: Path) -> None:
+    account = "nobody@my-project.iam.gserviceaccount.com"
+    result = vertex.submit("--template", template, *ROOT, "--service-account", account)
+    assert result.exit_code == 1
+    assert f"The service account {account} does not exist" in result.stderr
+
+
+def test_an_unknown_job_is_one_sentence(vertex: Vertex) -> None:
+    result = vertex.submit("--follow", "nothing")
+    assert result.exit_code == 1
+    assert "nothing does not exist" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_unknown_region_is_one_sentence(vertex: Vertex, template: Path) -> None:
+    result = vertex.submit("--template", template, *ROOT, "--location", "moon-west1")
+    assert result.exit_code == 1
+    assert result.stderr == "error: Vertex has no region moon-west1: choose another --location.\n"
+
+
+def test_a_missing_bucket_is_not_made_without_a_word(vertex: Vertex, template: Path) -> None:
+    result = vertex.submit("--template", template, "--pipeline-root", f"gs://{MISSING_BUCKET}/neumf")
+    assert result.exit_code == 1
+    assert f"gcloud storage buckets create gs://{MISSING_BUCKET} --location=europe-west4" in result.stderr
+    assert not vertex.services.jobs
+
+
+def test_a_parameter_that_the_template_lacks_is_named(vertex: Vertex, template: Path) -> None:
+    result = vertex.submit("--template", template, *ROOT, "--set", "generate.min_ratings=5")
+    assert result.exit_code == 1
+    assert "generate_min_ratings" in result.stderr
+
+
+def test_a_run_belongs_to_its_experiment(vertex: Vertex, template: Path) -> None:
+    result = vertex.submit("--template", template, *ROOT, "--job-id", "neumf-6", "--experiment", "films")
+    assert result.exit_code == 0, result.output
+    contexts = f"{PARENT}/metadataStores/default/contexts"
+    assert vertex.services.context_children == {f"{contexts}/films": [f"{contexts}/neumf-6"]}
+
+
+def test_a_schedule_is_made_listed_and_deleted(vertex: Vertex, template: Path) -> None:
+    made = vertex.submit(
+        "--template", template, *ROOT, "--job-id", "weekly", "--schedule", "TZ=Europe/Paris 0 3 * * 1",
+        "--service-account", ACCOUNT,
+    )  # fmt: skip
+    assert made.exit_code == 0, made.output
+    (schedule,) = vertex.services.schedules.values()
+    assert made.output == f"schedule {schedule.name} (active): TZ=Europe/Paris 0 3 * * 1\n"
+    job = schedule.create_pipeline_job_request.pipeline_job
+    assert (job.service_account, job.runtime_config.gcs_output_directory) == (ACCOUNT, "gs://my-bucket/neumf")
+    assert not vertex.services.jobs
+    assert vertex.submit("--schedules").output == f"{schedule.name}  TZ=Europe/Paris 0 3 * * 1  active  weekly\n"
+    assert vertex.submit("--delete-schedule", schedule.name).exit_code == 0
+    assert vertex.submit("--schedules").output == ""
