@@ -65,8 +65,6 @@ def _prepare(
     options: SubmitOptions, preset: str, overrides: list[str], scratch: Path
 ) -> tuple[Path, Mapping[str, Any]]:
     """Returns a compiled pipeline and the parameters that differ from its defaults."""
-    from pipelines.neumf import pipeline_parameter
-
     if options.template is None:
         parameters = resolve_parameters(preset, overrides)
         check_parameters(parameters)
@@ -80,6 +78,10 @@ def _prepare(
         raise InputError(f"--template {options.template} does not exist: `neumf compile` writes it.")
     parameters = resolve_parameters(DEFAULT_PRESET, overrides)
     _check_places(parameters)
+    if not overrides:
+        return options.template, {}
+    from pipelines.neumf import pipeline_parameter
+
     named = [override.partition("=")[0].strip().split(".") for override in overrides]
     return options.template, {pipeline_parameter(step, name): parameters[step][name] for step, name in named}
 
@@ -210,6 +212,6 @@ def _check_places(parameters: Mapping[str, Mapping[str, Any]]) -> None:
     for name, place in places.items():
         if place and ("://" not in place or place.startswith("file://")) and not place.startswith(("/gcs/", "/mnt/")):
             raise InputError(
-                f"{name} {place} is on this machine and the steps run elsewhere: copy it to a bucket and give its gs:// "
-                "address."
+                f"{name} {place} is on this machine and the steps run elsewhere: copy it to a bucket "
+                "and give its gs:// address."
             )

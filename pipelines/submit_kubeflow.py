@@ -141,8 +141,8 @@ class KubeflowBackend:
             )
         except requests.RequestException as error:
             raise InputError(
-                f"Kubeflow Pipelines at {self._host} cannot be reached ({type(error).__name__}): look at --host, and at "
-                "--ca-certificate if its certificate is your own."
+                f"Kubeflow Pipelines at {self._host} cannot be reached ({type(error).__name__}): look at --host, and "
+                "at --ca-certificate if its certificate is your own."
             ) from error
         if answer.status_code in (401, 403):
             raise InputError(

@@ -8,6 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.pipelines.servers.fixtures import (  # noqa: F401
+    credentials,
+    kubeflow,
+    kubeflow_server,
+    vertex,
+    vertex_server,
+)
+from tests.pipelines.servers.templates import make_template
+
 Neumf = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -26,3 +35,9 @@ def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subproces
     """The whole DAG under the real runner, on the smallest data set."""
     run_dir = tmp_path_factory.mktemp("smoke") / "run"
     return run_dir, run_neumf("run", "--preset", "smoke", "--run-dir", run_dir)
+
+
+@pytest.fixture
+def template(tmp_path: Path) -> Path:
+    """A compiled pipeline of three steps, its images by digest."""
+    return make_template(tmp_path)

@@ -1,54 +1,19 @@
 """`neumf submit --backend vertex` against a server that speaks Vertex's own protocol."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from grpc import StatusCode
-from kfp import compiler, dsl
 
-from tests.pipelines.servers.fixtures import Vertex, credentials, vertex, vertex_server  # noqa: F401
+from tests.pipelines.servers.fixtures import Vertex
 from tests.pipelines.servers.grpc_server import ApiError
 from tests.pipelines.servers.storage_server import MISSING_BUCKET
+from tests.pipelines.servers.templates import IMAGES, STEPS, make_template
 from tests.pipelines.servers.vertex_services import PARENT
 
 ACCOUNT = "pipeline@my-project.iam.gserviceaccount.com"
 ROOT = ("--pipeline-root", "gs://my-bucket/neumf")
-IMAGES = {
-    name: f"europe-docker.pkg.dev/my-project/neumf/{name}@sha256:{digit * 64}"
-    for name, digit in (("data", "a"), ("train", "b"))
-}
-
-
-def make_template(folder: Path, images: dict[str, str] = IMAGES) -> Path:
-    """Three steps in a row with the names of the pipeline's parameters, so that --set reaches them."""
-
-    @dsl.component(base_image=images["data"], install_kfp_package=False)
-    def download(seed: int, ratings: dsl.Output[dsl.Dataset]) -> None: ...
-
-    @dsl.component(base_image=images["train"], install_kfp_package=False)
-    def train(ratings: dsl.Input[dsl.Dataset], num_epochs: int, model: dsl.Output[dsl.Model]) -> None: ...
-
-    @dsl.component(base_image=images["data"], install_kfp_package=False)
-    def evaluate(
-        model: dsl.Input[dsl.Model], ratings: dsl.Input[dsl.Dataset], metrics: dsl.Output[dsl.Metrics]
-    ) -> None: ...
-
-    @dsl.pipeline(name="neumf")
-    def pipeline(download_seed: int = 1, train_num_epochs: int = 20) -> None:
-        ratings = download(seed=download_seed).outputs["ratings"]
-        model = train(ratings=ratings, num_epochs=train_num_epochs).outputs["model"]
-        evaluate(model=model, ratings=ratings)
-
-    path = folder / "pipeline.yaml"
-    compiler.Compiler().compile(pipeline, str(path))
-    return path
-
-
-@pytest.fixture
-def template(tmp_path: Path) -> Path:
-    return make_template(tmp_path)
 
 
 def test_a_run_is_followed_to_its_end(vertex: Vertex, template: Path) -> None:
@@ -61,9 +26,7 @@ def test_a_run_is_followed_to_its_end(vertex: Vertex, template: Path) -> None:
     assert lines[0] == "job neumf-1"
     assert lines[1].endswith("/vertex-ai/locations/europe-west4/pipelines/runs/neumf-1?project=my-project")
     steps = [line for line in lines if re.fullmatch(r"\w+ (running|succeeded)", line)]
-    assert steps == [
-        f"{step} {state}" for step in ("download", "train", "evaluate") for state in ("running", "succeeded")
-    ]
+    assert steps == [f"{step} {state}" for step in STEPS for state in ("running", "succeeded")]
     assert lines[-1] == "job neumf-1 succeeded"
     job = vertex.services.jobs[f"{PARENT}/pipelineJobs/neumf-1"]
     assert job.service_account == ACCOUNT
@@ -119,7 +82,7 @@ def test_without_caching_nothing_is_taken_from_earlier_runs(vertex: Vertex, temp
     assert again.output.count(" succeeded") == 4
 
 
-def test_what_the_plan_announces_is_what_runs(vertex: Vertex, template: Path, tmp_path: Path) -> None:
+def test_what_the_plan_announces_is_what_runs(vertex: Vertex, template: Path) -> None:
     vertex.submit("--template", template, *ROOT, "--job-id", "first")
     plan = vertex.submit("--template", template, "--dry-run", "--compare", "first", "--set", "train.num_epochs=3")
     assert plan.exit_code == 0, plan.output
@@ -194,7 +157,7 @@ def test_a_retry_whose_first_attempt_arrived_is_no_error(vertex: Vertex, templat
     ("error", "words"),
     [
         (
-            ApiError(StatusCode.RESOURCE_EXHAUSTED, "Quota exceeded for aiplatform.googleapis.com/custom_model_training_nvidia_l4_gpus."),
+            ApiError(StatusCode.RESOURCE_EXHAUSTED, "Quota exceeded: custom_model_training_nvidia_l4_gpus."),
             ["A quota of the project my-project in europe-west4 is used up", "nvidia_l4_gpus", "Quotas page"],
         ),
         (
@@ -206,7 +169,7 @@ def test_a_retry_whose_first_attempt_arrived_is_no_error(vertex: Vertex, templat
             ["gcloud services enable aiplatform.googleapis.com --project my-project"],
         ),
         (
-            ApiError(StatusCode.PERMISSION_DENIED, f"You do not have permission to act as service account: {ACCOUNT}. (iam.serviceAccounts.actAs)"),
+            ApiError(StatusCode.PERMISSION_DENIED, f"Permission iam.serviceAccounts.actAs is missing on {ACCOUNT}."),
             [f"You may not act as {ACCOUNT}", "roles/iam.serviceAccountUser"],
         ),
         (

@@ -1,4 +1,4 @@
-"""Servers for the tests of `neumf submit` and of the publish step, and an environment that leads the clients to them."""
+"""Servers for the tests of `neumf submit` and of the publish step, and an environment that leads clients to them."""
 
 import os
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from pipelines.cli import main
 from tests.pipelines.servers.certificates import Credentials, make_credentials
 from tests.pipelines.servers.grpc_server import VertexServer
+from tests.pipelines.servers.kubeflow_server import TOKEN, KubeflowServer, KubeflowServices
 from tests.pipelines.servers.storage_server import StorageServer
 from tests.pipelines.servers.vertex_services import LOCATION, PROJECT, VertexServices, World
 
@@ -67,3 +68,33 @@ def vertex(vertex_server: VertexServer) -> Vertex:
     services.world = World()
     vertex_server.reset(services)
     return Vertex(vertex_server, services)
+
+
+@dataclass(frozen=True)
+class Kubeflow:
+    """A Kubeflow Pipelines on loopback, and the command line pointed at it."""
+
+    server: KubeflowServer
+    services: KubeflowServices
+    sign_in: tuple[str, ...]
+
+    def submit(self, *arguments: str | Path) -> Result:
+        """Runs `neumf submit` here and now."""
+        place = ["--backend", "kfp", "--host", self.server.url, *self.sign_in, "--poll", "0.001"]
+        return CliRunner().invoke(main, ["submit", *place, *map(str, arguments)], env={"COLUMNS": "200"})
+
+
+@pytest.fixture(scope="session")
+def kubeflow_server(credentials: Credentials) -> Iterator[KubeflowServer]:
+    server = KubeflowServer(credentials.certificate, credentials.key)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def kubeflow(kubeflow_server: KubeflowServer, credentials: Credentials, tmp_path: Path) -> Kubeflow:
+    """A Kubeflow Pipelines that knows nothing yet."""
+    token = tmp_path / "token"
+    token.write_text(f"{TOKEN}\n")
+    sign_in = ("--token-file", str(token), "--ca-certificate", str(credentials.certificate))
+    return Kubeflow(kubeflow_server, kubeflow_server.reset(), sign_in)

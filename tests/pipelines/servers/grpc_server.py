@@ -1,8 +1,8 @@
 """A TLS gRPC server made from the Vertex client library's own service definitions.
 
 The generated transports say what each method is called on the wire and how its messages are encoded; nothing of that is
-written down here. A service is a plain object whose methods are named as the client's are, `create_pipeline_job(request)`
-and so on; a method that it lacks answers UNIMPLEMENTED, as a real server's would.
+written down here. A service is a plain object whose methods are named as the client's are, as in
+`create_pipeline_job(request)`; a method that it lacks answers UNIMPLEMENTED, as a real server's would.
 """
 
 import threading

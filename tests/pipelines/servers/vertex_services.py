@@ -1,7 +1,7 @@
 """What Vertex does with pipeline jobs, schedules, models, custom jobs and experiments, as far as a client can tell.
 
-State lives in memory. Time is counted in questions: each `get_pipeline_job` moves a job one state on, so that a test needs
-no clock.
+State lives in memory. Time is counted in questions: each `get_pipeline_job` moves a job one state on, so that a test
+needs no clock.
 """
 
 import json
@@ -75,7 +75,7 @@ class VertexServices:
         self._step(job)
         return job
 
-    def list_pipeline_jobs(self, request: Any) -> Any:
+    def list_pipeline_jobs(self, _: Any) -> Any:
         return v1.ListPipelineJobsResponse(pipeline_jobs=list(self.jobs.values()))
 
     def cancel_pipeline_job(self, request: Any) -> Any:
@@ -97,8 +97,8 @@ class VertexServices:
         if project != PROJECT:
             raise ApiError(
                 StatusCode.PERMISSION_DENIED,
-                f"Permission 'aiplatform.pipelineJobs.create' denied on resource '//aiplatform.googleapis.com/{parent}' "
-                "(or it may not exist).",
+                f"Permission 'aiplatform.pipelineJobs.create' denied on resource "
+                f"'//aiplatform.googleapis.com/{parent}' (or it may not exist).",
                 "IAM_PERMISSION_DENIED", permission="aiplatform.pipelineJobs.create",
             )  # fmt: skip
 
@@ -286,7 +286,7 @@ def _walk(spec: Any, dag: Any, parent: str) -> Any:
 
 
 def _cache_key(job: Any, unique_name: str) -> str:
-    """What this server holds for equal: the component, its executor, its inputs, and the same of all tasks before it."""
+    """What this server holds for equal: the component, its executor, its inputs, the same of all tasks before it."""
     spec = json_format.MessageToDict(job._pb.pipeline_spec)
     values = json_format.MessageToDict(job._pb.runtime_config).get("parameterValues", {})
     dag = spec["root"]["dag"]
@@ -297,9 +297,12 @@ def _cache_key(job: Any, unique_name: str) -> str:
     component = spec["components"][task["componentRef"]["name"]]
     if not task.get("cachingOptions", {}).get("enableCache") or "executorLabel" not in component:
         return ""
-    defaults = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    defaults = {
+        key: definition.get("defaultValue")
+        for key, definition in spec["root"].get("inputDefinitions", {}).get("parameters", {}).items()
+    }
     given = {
-        key: values.get(source["componentInputParameter"], defaults[source["componentInputParameter"]].get("defaultValue"))
+        key: {**defaults, **values}[source["componentInputParameter"]]
         for key, source in task.get("inputs", {}).get("parameters", {}).items() if "componentInputParameter" in source
     }  # fmt: skip
     executor = spec["deploymentSpec"]["executors"][component["executorLabel"]]

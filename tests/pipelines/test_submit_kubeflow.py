@@ -1,0 +1,151 @@
+"""`neumf submit --backend kfp` against a server that speaks the REST API of Kubeflow Pipelines."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.pipelines.servers.fixtures import Kubeflow
+from tests.pipelines.servers.kubeflow_server import HttpError
+from tests.pipelines.servers.templates import STEPS
+
+
+def job_of(output: str) -> str:
+    return re.search(r"^job (\S+)$", output, flags=re.MULTILINE).group(1)  # type: ignore[union-attr]
+
+
+def test_a_run_is_followed_to_its_end(kubeflow: Kubeflow, template: Path) -> None:
+    result = kubeflow.submit(
+        "--template", template, "--job-id", "neumf-1", "--experiment", "films", "--service-account", "pipeline-runner",
+        "--pipeline-root", "minio://mlpipeline/neumf", "--set", "train.num_epochs=3",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    (run,) = kubeflow.services.runs.values()
+    assert result.output.splitlines()[:2] == [
+        f"job {run['run_id']}",
+        f"see {kubeflow.server.url}/#/runs/details/{run['run_id']}",
+    ]
+    steps = [line for line in result.output.splitlines() if re.fullmatch(r"\S+ (running|succeeded)", line)]
+    assert steps == [f"{step} {state}" for step in STEPS for state in ("running", "succeeded")]
+    assert "log kubectl logs neumf-train-1 -c main" in result.output
+    assert (run["display_name"], run["service_account"]) == ("neumf-1", "pipeline-runner")
+    assert run["runtime_config"] == {"parameters": {"train_num_epochs": 3}, "pipeline_root": "minio://mlpipeline/neumf"}
+    assert kubeflow.services.experiments[run["experiment_id"]]["display_name"] == "films"
+
+
+def test_an_experiment_is_made_once(kubeflow: Kubeflow, template: Path) -> None:
+    for _ in range(2):
+        assert kubeflow.submit("--template", template, "--experiment", "films", "--no-wait").exit_code == 0
+    assert len(kubeflow.services.experiments) == 1
+
+
+def test_a_failed_task_ends_with_its_error_and_its_log(kubeflow: Kubeflow, template: Path) -> None:
+    kubeflow.services.failing_tasks["train"] = (
+        "This step is in Failed state with this message: OOMKilled (exit code 137)"
+    )
+    result = kubeflow.submit("--template", template)
+    assert result.exit_code == 2
+    assert "failed in the step train (This step is in Failed state with this message: OOMKilled" in result.stderr
+    assert "its log: kubectl logs neumf-train-1 -c main" in result.stderr
+
+
+def test_a_failed_run_is_resumed_where_it_failed(kubeflow: Kubeflow, template: Path) -> None:
+    kubeflow.services.failing_tasks["train"] = "OOMKilled"
+    job = job_of(kubeflow.submit("--template", template).output)
+    kubeflow.services.failing_tasks.clear()
+    result = kubeflow.submit("--resume", job)
+    assert result.exit_code == 0, result.output
+    assert job_of(result.output) == job
+    assert "download running" not in result.output
+    assert "train running" in result.output
+
+
+def test_an_unchanged_run_is_taken_from_the_cache(kubeflow: Kubeflow, template: Path) -> None:
+    kubeflow.submit("--template", template)
+    again = kubeflow.submit("--template", template, "--set", "train.num_epochs=3")
+    assert re.findall(r"^(\w+) cached", again.output, flags=re.MULTILINE) == ["download"]
+    assert "cached" not in kubeflow.submit("--template", template, "--no-caching").output
+
+
+def test_the_plan_compares_with_a_run(kubeflow: Kubeflow, template: Path) -> None:
+    job = job_of(kubeflow.submit("--template", template).output)
+    plan = kubeflow.submit("--template", template, "--dry-run", "--compare", job, "--set", "download.seed=2")
+    assert plan.exit_code == 0, plan.output
+    assert "parameter seed: 1 -> 2" in plan.output
+    assert plan.output.count("after download") == 2
+    assert len(kubeflow.services.runs) == 1
+
+
+def test_a_run_is_cancelled(kubeflow: Kubeflow, template: Path) -> None:
+    job = job_of(kubeflow.submit("--template", template, "--no-wait").output)
+    assert kubeflow.submit("--cancel", job).output == f"cancelling {job}\n"
+    result = kubeflow.submit("--follow", job)
+    assert result.exit_code == 2
+    assert result.stderr == f"error: {job} was cancelled.\n"
+
+
+def test_an_unavailable_server_is_asked_again(kubeflow: Kubeflow, template: Path) -> None:
+    kubeflow.server.failures["create_run"] = [HttpError(503, "upstream connect error")] * 2
+    kubeflow.server.failures["get_run"] = [HttpError(503, "upstream connect error")]
+    result = kubeflow.submit("--template", template)
+    assert result.exit_code == 0, result.output
+    assert kubeflow.server.calls.count("create_run") == 3
+    assert len(kubeflow.services.runs) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (HttpError(403, "User 'x' is not authorized with reason: ... in namespace films", 7), ["role kubeflow-edit"]),
+        (HttpError(429, "exceeded quota: compute, requested: nvidia.com/gpu=1", 8), ["nvidia.com/gpu=1", "quota"]),
+        (HttpError(400, "Invalid input error: unknown template format", 3), ["unknown template format"]),
+        (HttpError(401, "Unauthorized", 16), ["--token-file"]),
+    ],
+)
+def test_an_error_of_the_api_is_one_sentence(
+    kubeflow: Kubeflow, template: Path, error: HttpError, words: list[str]
+) -> None:
+    kubeflow.server.failures["create_run"] = [error] * 10
+    result = kubeflow.submit("--template", template)
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    for word in words:
+        assert word in result.stderr
+
+
+def test_a_wrong_token_is_one_sentence(kubeflow: Kubeflow, template: Path, tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("expired")
+    result = kubeflow.submit("--template", template, "--token-file", tmp_path / "old")
+    assert result.exit_code == 1
+    assert "does not know who you are: give --token-file" in result.stderr
+
+
+def test_a_host_that_nobody_answers_at_is_one_sentence(kubeflow: Kubeflow, template: Path) -> None:
+    result = kubeflow.submit("--template", template, "--host", "https://localhost:9")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: Kubeflow Pipelines at https://localhost:9 cannot be reached")
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_unknown_run_is_one_sentence(kubeflow: Kubeflow) -> None:
+    result = kubeflow.submit("--follow", "nothing")
+    assert result.exit_code == 1
+    assert "Run nothing not found" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_schedules_are_made_listed_and_deleted(kubeflow: Kubeflow, template: Path) -> None:
+    for name, cron in (("weekly", "0 3 * * 1"), ("daily", "30 4 * * *")):
+        result = kubeflow.submit("--template", template, "--job-id", name, "--schedule", cron)
+        assert result.exit_code == 0, result.output
+    assert [made["trigger"]["cron_schedule"]["cron"] for made in kubeflow.services.recurring_runs.values()] == [
+        "0 0 3 * * 1",
+        "0 30 4 * * *",
+    ]
+    weekly, daily = kubeflow.services.recurring_runs
+    assert kubeflow.submit("--schedules").output == (
+        f"{weekly}  0 3 * * 1  enabled  weekly\n{daily}  30 4 * * *  enabled  daily\n"
+    )
+    assert kubeflow.submit("--delete-schedule", weekly).exit_code == 0
+    assert list(kubeflow.services.recurring_runs) == [daily]
+    assert not kubeflow.services.runs
