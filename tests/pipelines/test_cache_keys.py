@@ -3,7 +3,9 @@
 from pipelines.cache_keys import fingerprint
 
 DIGEST = "@sha256:" + "a" * 64
-_DATASET = "title: kfp.Model\ntype: object\nproperties:\n  framework:\n    type: string\n  framework_version:\n    type: string\n"
+_DATASET = "title: kfp.Model\ntype: object\nproperties:\n" + "".join(
+    f"  {name}:\n    type: string\n" for name in ("framework", "framework_version")
+)
 
 
 def test_a_key_is_the_one_that_kubeflow_pipelines_computes() -> None:
