@@ -8,7 +8,7 @@ documents the same ingredients.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -67,7 +67,15 @@ def step_keys(spec: Spec, values: Mapping[str, Any]) -> list[StepKey]:
 def changed_steps(before: list[StepKey], after: list[StepKey]) -> list[Change]:
     """Says for every step of `after` why it would not be taken from what `before` left in the cache."""
     known = {step.step: step for step in before}
-    return [Change(step.step, tuple(_reasons(known.get(step.step), step))) for step in after]
+    changes: list[Change] = []
+    again: set[str] = set()
+    for step in after:
+        reasons = tuple(_reasons(known.get(step.step), step, again))
+        if reasons:
+            # A condition counts as run again when one of its steps is.
+            again.update((step.step, step.step.rpartition("/")[0]))
+        changes.append(Change(step.step, reasons))
+    return changes
 
 
 def unpinned_images(keys: list[StepKey]) -> dict[str, str]:
@@ -213,21 +221,19 @@ def _images_within(value: Any) -> Iterator[str]:
             yield from _images_within(inner)
 
 
-def _reasons(before: StepKey | None, after: StepKey) -> Iterator[str]:
+def _reasons(before: StepKey | None, after: StepKey, again: Collection[str]) -> Iterator[str]:
     if before is None:
         yield "new step"
         return
     if not after.is_cached:
         yield "caching is off for it"
-    if before.key == after.key:
-        return
     yield from (f"image: {image}" for image in after.images if image not in before.images)
     names = [*after.parameters, *(name for name in before.parameters if name not in after.parameters)]
     for name in names:
         old, new = before.parameters.get(name), after.parameters.get(name)
         if old != new and not _images_within_changed(old, new):
             yield f"parameter {name}: {_short(old)} -> {_short(new)}"
-    yield from (f"after {step}" for step in after.upstream)
+    yield from (f"after {step}" for step in after.upstream if step in again)
 
 
 def _images_within_changed(old: Any, new: Any) -> bool:
@@ -235,7 +241,9 @@ def _images_within_changed(old: Any, new: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    text = "(none)" if value in ("", None) else str(value)
+    # The compiler writes whole numbers as 5.0.
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = "(none)" if value in ("", None) else text
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

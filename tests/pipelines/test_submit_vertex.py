@@ -86,10 +86,10 @@ def test_what_the_plan_announces_is_what_runs(vertex: Vertex, template: Path) ->
     vertex.submit("--template", template, *ROOT, "--job-id", "first")
     plan = vertex.submit("--template", template, "--dry-run", "--compare", "first", "--set", "train.num_epochs=3")
     assert plan.exit_code == 0, plan.output
-    announced = {line.split()[0]: line for line in plan.output.splitlines()[1:]}
+    announced = {line.split()[0]: line.rstrip() for line in plan.output.splitlines()[1:]}
     assert announced["download"].endswith("(cached)")
-    assert "parameter num_epochs: 20" in announced["train"]
-    assert "after train" in announced["evaluate"]
+    assert announced["train"].endswith("  parameter num_epochs: 20 -> 3")
+    assert announced["evaluate"].endswith("  after train")
     assert len(vertex.services.jobs) == 1, "a dry run submits nothing"
     run = vertex.submit("--template", template, *ROOT, "--job-id", "second", "--set", "train.num_epochs=3")
     assert re.findall(r"^(\w+) cached", run.output, flags=re.MULTILINE) == ["download"]
