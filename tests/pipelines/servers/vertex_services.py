@@ -15,6 +15,7 @@ from google.protobuf import empty_pb2, json_format, timestamp_pb2
 from grpc import StatusCode
 
 from tests.pipelines.servers.grpc_server import ApiError
+from tests.pipelines.servers.model_services import ModelServices
 
 PROJECT, LOCATION = "my-project", "europe-west4"
 PARENT = f"projects/{PROJECT}/locations/{LOCATION}"
@@ -38,10 +39,11 @@ class World:
     false_conditions: set[str] = field(default_factory=set)
 
 
-class VertexServices:
+class VertexServices(ModelServices):
     """PipelineService, ScheduleService, JobService, ModelService and MetadataService in one object."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.world = World()
         self.jobs: dict[str, Any] = {}
         self.schedules: dict[str, Any] = {}
