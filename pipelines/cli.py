@@ -334,11 +334,17 @@ def pools() -> None:
 
 
 @main.command()
+@placement_options(has_identity=True)
 @submit_options
 @_dataset_options(required=False)
 @_preset_options
 def submit(
-    options: SubmitOptions, dataset: str | None, mirror: str | None, preset: str, overrides: tuple[str, ...]
+    options: SubmitOptions,
+    placement: Placement,
+    dataset: str | None,
+    mirror: str | None,
+    preset: str,
+    overrides: tuple[str, ...],
 ) -> None:
     """Run the pipeline on Vertex AI or Kubeflow.
 
@@ -347,7 +353,7 @@ def submit(
     """
     from pipelines.submit import submit as run_submit
 
-    run_submit(options, preset, _with_dataset(dataset, mirror, overrides), Console(file=sys.stdout))
+    run_submit(options, placement, preset, _with_dataset(dataset, mirror, overrides), Console(file=sys.stdout))
 
 
 @main.command()

@@ -26,13 +26,15 @@ def placement_options(has_identity: bool) -> Callable[[Command], Command]:
 
     Args:
         has_identity: Whether the command has own options for service_account, network, encryption_key and labels,
-            which the placement then takes too.
+            which the placement then takes too where the target is one of Vertex AI.
     """
 
     def decorate(command: Command) -> Command:
         def with_placement(**parameters: Any) -> Any:
             take = parameters.get if has_identity else parameters.pop
             identity: dict[str, Any] = {name: take(name) for name in _IDENTITY}
+            if has_identity and not parameters["target"].startswith("vertex-"):
+                identity = dict.fromkeys(_IDENTITY) | {"labels": ()}
             hardware = {name: parameters.pop(name) for name in _HARDWARE}
             return command(placement=_placement(**identity, **hardware), **parameters)
 
@@ -40,7 +42,7 @@ def placement_options(has_identity: bool) -> Callable[[Command], Command]:
         with_placement.__doc__ = command.__doc__
         # Options that decorators further in have put on the command already.
         with_placement.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-        for option in reversed([*_hardware_options(), *([] if has_identity else _identity_options())]):
+        for option in reversed([*_hardware_options(not has_identity), *([] if has_identity else _identity_options())]):
             option(with_placement)
         return with_placement
 
@@ -140,11 +142,13 @@ def _identity_options() -> list[Callable[[Command], Command]]:
     ]
 
 
-def _hardware_options() -> list[Callable[[Command], Command]]:
+def _hardware_options(is_target_required: bool) -> list[Callable[[Command], Command]]:
     path = click.Path(path_type=Path)
     option = click.option
     return [
-        option("--target", type=click.Choice(TARGETS), required=True, help="Where the pipeline will run."),
+        option("--target", type=click.Choice(TARGETS), required=is_target_required,
+               default=None if is_target_required else "kfp", show_default=not is_target_required,
+               help="What the pipeline is compiled for."),
         option("--pool", metavar="NAME", help="What train runs on, a name of `neumf pools`."),
         option("--spot", is_flag=True, help="Vertex: train on cheaper machines that may be taken away."),
         option("--flex-start", is_flag=True, help="Vertex: wait until all of train's machines are to be had."),

@@ -14,8 +14,9 @@ from rich.table import Table
 from components.ncf.errors import InputError
 from pipelines.backends import Backend, Definition, Submission
 from pipelines.cache_keys import changed_steps, step_keys, unpinned_images
-from pipelines.compile import TARGETS, compile_pipeline
+from pipelines.compile import compile_pipeline
 from pipelines.parameters import check_parameters, resolve_parameters
+from pipelines.placement import Placement
 from pipelines.presets import DEFAULT_PRESET
 from pipelines.submit_options import SubmitOptions
 from pipelines.watch import check_outcome, follow
@@ -30,11 +31,14 @@ class InterruptedFollowingError(InputError):
     exit_status = _INTERRUPTED
 
 
-def submit(options: SubmitOptions, preset: str, overrides: Iterable[str], console: Console) -> None:
+def submit(
+    options: SubmitOptions, placement: Placement, preset: str, overrides: Iterable[str], console: Console
+) -> None:
     """Does what the options ask for.
 
     Args:
         options: The options.
+        placement: What to compile for, unless a compiled pipeline is given.
         preset: A preset's name.
         overrides: Texts "step.parameter=value".
         console: Where to print.
@@ -57,12 +61,12 @@ def submit(options: SubmitOptions, preset: str, overrides: Iterable[str], consol
         _announce(options, backend, backend.resume(options.resume, _job_id(options)), console)
     else:
         with tempfile.TemporaryDirectory() as scratch:
-            template, values = _prepare(options, preset, list(overrides), Path(scratch))
+            template, values = _prepare(options, placement, preset, list(overrides), Path(scratch))
             _submit_template(options, template, values, console)
 
 
 def _prepare(
-    options: SubmitOptions, preset: str, overrides: list[str], scratch: Path
+    options: SubmitOptions, placement: Placement, preset: str, overrides: list[str], scratch: Path
 ) -> tuple[Path, Mapping[str, Any]]:
     """Returns a compiled pipeline and the parameters that differ from its defaults."""
     if options.template is None:
@@ -70,7 +74,7 @@ def _prepare(
         check_parameters(parameters)
         _check_places(parameters)
         template = scratch / "neumf.yaml"
-        compile_pipeline(_target(options), parameters, template)
+        compile_pipeline(placement, parameters, template)
         return template, {}
     if preset != DEFAULT_PRESET:
         raise InputError(f"--preset {preset} is of no use with --template: compile the preset into it.")
@@ -188,10 +192,6 @@ def _load(template: Path) -> Mapping[str, Any]:
     if not isinstance(spec, dict) or "root" not in spec or "deploymentSpec" not in spec:
         raise InputError(f"{template} is no compiled pipeline: `neumf compile` writes one.")
     return spec
-
-
-def _target(options: SubmitOptions) -> str:
-    return options.target if options.target in TARGETS else TARGETS[0]
 
 
 def _job_id(options: SubmitOptions) -> str:

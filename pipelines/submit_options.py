@@ -29,7 +29,6 @@ class SubmitOptions:
     Attributes:
         backend: One of `BACKENDS`.
         template: A compiled pipeline, instead of compiling one.
-        target: What to compile for.
         pipeline_root: Where artifacts go: a gs:// folder, on Kubeflow also s3:// or minio://.
         job_id: The job's id, or name on Kubeflow.
         experiment: The experiment that lists the run.
@@ -52,7 +51,6 @@ class SubmitOptions:
 
     backend: str
     template: Path | None
-    target: str
     pipeline_root: str | None
     job_id: str | None
     experiment: str | None
@@ -181,7 +179,6 @@ def _options() -> list[Callable[[Command], Command]]:
     return [
         option("--backend", type=click.Choice(BACKENDS), required=True, help="Vertex AI, or Kubeflow Pipelines."),
         option("--template", type=path, help="A pipeline that `neumf compile` wrote.  [default: compile one now]"),
-        option("--target", default="kfp", show_default=True, help="What to compile for, as in `neumf compile`."),
         option("--pipeline-root", metavar="gs://…", help="Where the run's artifacts go."),
         option("--job-id", metavar="ID", help="[default: neumf-TIME]"),
         option("--experiment", metavar="NAME", help="The experiment that lists the run; made if it is new."),
