@@ -11,6 +11,7 @@ from components.download.component import download
 from components.evaluate.component import evaluate
 from components.gate.component import gate
 from components.generate.component import generate
+from components.publish.component import publish
 from components.recommend.component import recommend
 from components.train.component import train
 from pipelines.placed_steps import configure_task, placed_component
@@ -25,6 +26,7 @@ COMPONENTS = {
     "evaluate": evaluate,
     "gate": gate,
     "recommend": recommend,
+    "publish": publish,
 }
 
 
@@ -73,7 +75,7 @@ def build_pipeline(placement: Placement) -> Any:
             configure_task(placement, step, task)
             return task.outputs
 
-        return _steps(run)
+        return _steps(run, channels[pipeline_parameter("publish", "project")])
 
     neumf.__doc__ = _steps.__doc__
     # The pipeline's parameters are those of its steps, each behind its step's name: a parameter that a component gains
@@ -85,7 +87,7 @@ def build_pipeline(placement: Placement) -> Any:
     return dsl.pipeline(name="neumf")(neumf)
 
 
-def _steps(run: Callable[..., Any]) -> Outputs:
+def _steps(run: Callable[..., Any], publish_project: Any) -> Outputs:
     """Trains and evaluates a NeuMF recommender.
 
     1. download: fetches the interactions, checks and parses them.
@@ -95,6 +97,7 @@ def _steps(run: Callable[..., Any]) -> Outputs:
     5. evaluate: ranks the held-out items by each protocol, beside the baselines and a champion, and writes the report.
     6. gate: decides whether the model is good enough.
     7. recommend: writes the best items for each user, if it is.
+    8. publish: registers the model in the Vertex Model Registry, if it is and a project is given.
     """
     ratings = run("download")["ratings"]
     examples = run("generate", ratings=ratings)["examples"]
@@ -104,6 +107,8 @@ def _steps(run: Callable[..., Any]) -> Outputs:
     decided = run("gate", evaluation=evaluated["evaluation"])
     with dsl.If(decided["Output"] == "promoted", name="promoted"):
         run("recommend", examples=examples, model=model)
+        with dsl.If(publish_project != "", name="published"):
+            run("publish", model=model, evaluation=evaluated["evaluation"], decision=decided["decision"])
     return Outputs(
         ratings=ratings,
         examples=examples,

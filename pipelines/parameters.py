@@ -79,6 +79,7 @@ def step_config(step: str, values: Mapping[str, Any]) -> Any:
     from components.evaluate.config import EvaluateConfig
     from components.gate.config import GateConfig
     from components.generate.config import GenerateConfig
+    from components.publish.config import PublishConfig
     from components.recommend.config import RecommendConfig
     from components.train.config import TrainConfig
 
@@ -90,6 +91,7 @@ def step_config(step: str, values: Mapping[str, Any]) -> Any:
         "evaluate": EvaluateConfig,
         "gate": GateConfig,
         "recommend": RecommendConfig,
+        "publish": PublishConfig,
     }[step]
     as_tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     as_tuples.pop("checkpoint_dir", None)
@@ -120,7 +122,7 @@ def _parse_list(name: str, text: str, current: list[Any]) -> list[Any]:
         )
         if any(isinstance(value, float) for value in current) or name.endswith("regularization"):
             return [float(value) for value in values]
-        if name.endswith(("protocols", "options", "users", "must_beat")):
+        if name.endswith(("protocols", "options", "users", "must_beat", "aliases")):
             return [str(value) for value in values]
         if any(isinstance(value, bool) or int(value) != float(value) for value in values):
             raise ValueError("not whole numbers")

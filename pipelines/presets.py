@@ -111,6 +111,17 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "users": [],
         "num_shards": 4,
     },
+    "publish": {
+        "project": "",  # empty: nothing is published
+        "location": "",
+        "endpoint": "",
+        "model_name": "neumf",
+        "aliases": ["candidate"],
+        "serving_image": "",
+        "serving_predict_route": "",
+        "serving_health_route": "",
+        "staging_bucket": "",
+    },
 }
 
 # Parameters of a step that are always those of another step: what is compared has to learn from the same data.

@@ -45,7 +45,8 @@ def run_pipeline(parameters: Parameters, runner: str, run_dir: Path, console: Co
             raise InputError(f"{run_dir} already holds a run or other files: choose another --run-dir or remove it.")
         run_dir.mkdir(parents=True, exist_ok=True)
         compile_pipeline(Placement.on("local"), parameters, run_dir / PIPELINE_NAME)
-        with (run_dir / "run.log").open("w", encoding="utf-8") as log, RunDisplay(console, len(parameters)) as display:
+        num_steps = len(parameters) - (not parameters["publish"]["project"])
+        with (run_dir / "run.log").open("w", encoding="utf-8") as log, RunDisplay(console, num_steps) as display:
             finished = run_local(run_dir / PIPELINE_NAME, runner, run_dir / "artifacts", log, display)
         summary = _summarize(parameters, runner, finished)
         _write_atomically(run_dir / SUMMARY_NAME, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")

@@ -141,10 +141,14 @@ def _make_runner(name: str, pipeline: Path) -> Any:
     import yaml
 
     spec = yaml.safe_load(pipeline.read_text(encoding="utf-8"))
-    executors = spec["deploymentSpec"]["executors"].values()
-    require_images(connect(), (executor["container"]["image"] for executor in executors if "container" in executor))
-    parameters = spec["root"].get("inputDefinitions", {}).get("parameters", {})
-    return make_docker_runner({name: parameter.get("defaultValue") for name, parameter in parameters.items()})
+    definitions = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    parameters = {name: definition.get("defaultValue") for name, definition in definitions.items()}
+    executors = dict(spec["deploymentSpec"]["executors"])
+    if not parameters.get("publish_project"):
+        executors.pop("exec-publish", None)
+    images = (executor["container"]["image"] for executor in executors.values() if "container" in executor)
+    require_images(connect(), images)
+    return make_docker_runner(parameters)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-STEPS = ("download", "generate", "train", "baseline", "evaluate", "gate", "recommend")
+STEPS = ("download", "generate", "train", "baseline", "evaluate", "gate", "recommend", "publish")
 
 
 def imported_modules(path: Path, module_level_only: bool = False) -> Iterator[str]:
@@ -46,6 +46,7 @@ def test_only_component_files_and_pipelines_import_kfp() -> None:
         ("tensorflow", ("components/train/", "components/evaluate/", "components/recommend/", "components/scoring/")),
         ("keras", ("components/train/",)),
         ("jinja2", ("components/report/",)),
+        ("google.cloud.aiplatform", ("components/publish/", "pipelines/")),
         ("implicit", ("components/baseline/",)),
     ],
 )
@@ -108,8 +109,10 @@ def test_a_component_is_an_interface(step: str) -> None:
 def test_steps_do_not_know_where_they_run() -> None:
     for path in sorted(ROOT.glob("components/**/*.py")):
         text = path.read_text(encoding="utf-8")
+        # The registry that publish writes to is what it is about; where that registry is are parameters.
+        registry = ("aiplatform",) if path.parent.name == "publish" else ()
         for word in ("/gcs/", "aiplatform", "machine_type", "accelerator_type", "us-central1"):
-            assert word not in text, f"{path} mentions {word}"
+            assert word not in text or word in registry, f"{path} mentions {word}"
 
 
 def test_importing_does_nothing_but_define() -> None:

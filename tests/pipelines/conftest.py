@@ -8,13 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipelines.servers.fixtures import (  # noqa: F401
-    credentials,
-    kubeflow,
-    kubeflow_server,
-    vertex,
-    vertex_server,
-)
+from tests.pipelines.servers.fixtures import kubeflow, servers, storage, vertex  # noqa: F401
 from tests.pipelines.servers.templates import make_template
 
 Neumf = Callable[..., subprocess.CompletedProcess[str]]

@@ -1,1 +1,1 @@
-from tests.pipelines.servers.fixtures import credentials, vertex, vertex_server  # noqa: F401
+from tests.pipelines.servers.fixtures import servers, storage, vertex  # noqa: F401

@@ -1,19 +1,21 @@
 """Servers for the tests of `neumf submit` and of the publish step, and an environment that leads clients to them."""
 
-import os
-from collections.abc import Iterator
+import atexit
+import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from click.testing import CliRunner, Result
 
-from pipelines.cli import main
 from tests.pipelines.servers.certificates import Credentials, make_credentials
 from tests.pipelines.servers.grpc_server import VertexServer
 from tests.pipelines.servers.kubeflow_server import TOKEN, KubeflowServer, KubeflowServices
 from tests.pipelines.servers.storage_server import StorageServer
-from tests.pipelines.servers.vertex_services import LOCATION, PROJECT, VertexServices, World
+from tests.pipelines.servers.vertex_services import LOCATION, PROJECT, VertexServices
+
+if TYPE_CHECKING:
+    from click.testing import Result
 
 
 @dataclass(frozen=True)
@@ -27,47 +29,57 @@ class Vertex:
         return ["--backend", "vertex", "--project", PROJECT, "--location", LOCATION,
                 "--endpoint", self.server.endpoint, "--poll", "0.001"]  # fmt: skip
 
-    def submit(self, *arguments: str | Path) -> Result:
+    def submit(self, *arguments: str | Path) -> "Result":
         """Runs `neumf submit` here and now."""
-        return CliRunner().invoke(main, ["submit", *self.place(), *map(str, arguments)], env={"COLUMNS": "200"})
+        return _neumf("submit", *self.place(), *arguments)
 
 
-@pytest.fixture(scope="session")
-def credentials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Credentials]:
-    """Credentials that the environment names, and a server that gives tokens for them."""
+@dataclass(frozen=True)
+class Servers:
+    """All servers, once a process: gRPC reads the roots that it trusts only once."""
+
+    storage: StorageServer
+    credentials: Credentials
+    vertex: VertexServer
+    kubeflow: KubeflowServer
+
+
+@functools.cache
+def _servers(folder: Path) -> Servers:
     storage = StorageServer()
-    made = make_credentials(tmp_path_factory.mktemp("credentials"), f"{storage.url}/token")
-    given = {
-        "GOOGLE_APPLICATION_CREDENTIALS": str(made.service_account),
-        "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(made.certificate),
-        "STORAGE_EMULATOR_HOST": storage.url,
-        "NO_GCE_CHECK": "true",
-    }
-    before = {name: os.environ.get(name) for name in given}
-    os.environ.update(given)
-    yield made
-    for name, value in before.items():
-        if value is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = value
-    storage.stop()
-
-
-@pytest.fixture(scope="session")
-def vertex_server(credentials: Credentials) -> Iterator[VertexServer]:
-    server = VertexServer(VertexServices(), credentials.certificate, credentials.key)
-    yield server
-    server.stop()
+    (folder / "credentials").mkdir()
+    credentials = make_credentials(folder / "credentials", f"{storage.url}/token")
+    vertex = VertexServer(VertexServices(), credentials.certificate, credentials.key)
+    kubeflow = KubeflowServer(credentials.certificate, credentials.key)
+    for server in (storage, vertex, kubeflow):
+        atexit.register(server.stop)
+    return Servers(storage, credentials, vertex, kubeflow)
 
 
 @pytest.fixture
-def vertex(vertex_server: VertexServer) -> Vertex:
+def servers(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Servers:
+    """The servers, and an environment that names credentials for them."""
+    made = _servers(tmp_path_factory.getbasetemp())
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(made.credentials.service_account))
+    monkeypatch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(made.credentials.certificate))
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", made.storage.url)
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    return made
+
+
+@pytest.fixture
+def storage(servers: Servers) -> StorageServer:
+    """A Cloud Storage with nothing in it."""
+    servers.storage.uploads.clear()
+    return servers.storage
+
+
+@pytest.fixture
+def vertex(servers: Servers) -> Vertex:
     """A Vertex that knows nothing yet."""
     services = VertexServices()
-    services.world = World()
-    vertex_server.reset(services)
-    return Vertex(vertex_server, services)
+    servers.vertex.reset(services)
+    return Vertex(servers.vertex, services)
 
 
 @dataclass(frozen=True)
@@ -78,23 +90,25 @@ class Kubeflow:
     services: KubeflowServices
     sign_in: tuple[str, ...]
 
-    def submit(self, *arguments: str | Path) -> Result:
+    def submit(self, *arguments: str | Path) -> "Result":
         """Runs `neumf submit` here and now."""
         place = ["--backend", "kfp", "--host", self.server.url, *self.sign_in, "--poll", "0.001"]
-        return CliRunner().invoke(main, ["submit", *place, *map(str, arguments)], env={"COLUMNS": "200"})
+        return _neumf("submit", *place, *arguments)
 
 
-@pytest.fixture(scope="session")
-def kubeflow_server(credentials: Credentials) -> Iterator[KubeflowServer]:
-    server = KubeflowServer(credentials.certificate, credentials.key)
-    yield server
-    server.stop()
+def _neumf(*arguments: str | Path) -> "Result":
+    # Imported here: where the publish step is tested, in its image, there is no command line.
+    from click.testing import CliRunner
+
+    from pipelines.cli import main
+
+    return CliRunner().invoke(main, [*map(str, arguments)], env={"COLUMNS": "200"})
 
 
 @pytest.fixture
-def kubeflow(kubeflow_server: KubeflowServer, credentials: Credentials, tmp_path: Path) -> Kubeflow:
+def kubeflow(servers: Servers, tmp_path: Path) -> Kubeflow:
     """A Kubeflow Pipelines that knows nothing yet."""
     token = tmp_path / "token"
     token.write_text(f"{TOKEN}\n")
-    sign_in = ("--token-file", str(token), "--ca-certificate", str(credentials.certificate))
-    return Kubeflow(kubeflow_server, kubeflow_server.reset(), sign_in)
+    sign_in = ("--token-file", str(token), "--ca-certificate", str(servers.credentials.certificate))
+    return Kubeflow(servers.kubeflow, servers.kubeflow.reset(), sign_in)

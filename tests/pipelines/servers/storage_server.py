@@ -9,6 +9,14 @@ MISSING_BUCKET = "missing-bucket"
 
 class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.path.startswith("/upload/"):
+            # The first part of a multipart body describes the object.
+            metadata = json.loads(body.partition(b"\r\n\r\n")[2].partition(b"\r\n")[0])
+            bucket = self.path.split("/b/")[1].split("/")[0]
+            self.server.uploads.append(f"gs://{bucket}/{metadata['name']}")  # type: ignore[attr-defined]
+            self._answer(200, metadata)
+            return
         self._answer(200, {"access_token": "a-token", "expires_in": 3600, "token_type": "Bearer"})
 
     def do_GET(self) -> None:
@@ -31,10 +39,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class StorageServer:
-    """Serves until it is stopped; `url` is its address."""
+    """Serves until it is stopped; `url` is its address, `uploads` the objects that it was given."""
 
     def __init__(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self.uploads: list[str] = []
+        self._server.uploads = self.uploads  # type: ignore[attr-defined]
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
