@@ -21,10 +21,11 @@ UV = ROOT / ".tools" / "uv" / "bin" / "uv"
 # What the base image of the Dockerfile has: Debian bookworm and its Python.
 _PLATFORM = ("--python-platform", "x86_64-manylinux_2_36", "--python-version", "3.11")
 _HEADER = "# Made by `make image-locks`.\n"
-# Development tools that tests do not import, and what every image has anyway.
+# Development tools that tests do not import or can do without, and what every image has anyway.
 _NOT_FOR_TESTS = (
     "mypy",
     "numpy",
+    "playwright",
     "pre-commit",
     "ruff",
     "types-protobuf",

@@ -7,88 +7,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from components.report.distributions import Bin, Mark, curve_chart, decades_axis, histogram, range_bar, share_axis
-from components.report.page import format_count, format_share, render_page
-
-_HEADLINE_PERCENTS = (1, 10)
-# As many labels stand beside the curve as it has room for.
-_LABELLED_PERCENTS = (1, 10, 50)
-
-
-@dataclass(frozen=True)
-class FlowRow:
-    """One row of the table that follows the rows from the source into the splits.
-
-    Attributes:
-        name: What these rows are.
-        detail: One more line about them, or "".
-        num_rows: How many; negative where they are dropped.
-        start, end: The part of all rows read that they are, in [0, 1].
-    """
-
-    name: str
-    detail: str
-    num_rows: int
-    start: float
-    end: float
-
-
-@dataclass(frozen=True)
-class Quantiles:
-    """Counts at the least, the middle, nine tenths and the greatest; each is a count that occurs."""
-
-    minimum: int
-    median: int
-    percentile_90: int
-    maximum: int
-
-
-@dataclass(frozen=True)
-class TopItems:
-    """The most popular items.
-
-    Attributes:
-        percent: Which share of the items they are, rounded down to whole items; None for the single most popular one.
-        num_items: How many they are.
-        share: `num_items` as a share of all.
-        coverage: The share of the training positives that are theirs.
-        least_count: Training positives of the least popular of them.
-    """
-
-    percent: int | None
-    num_items: int
-    share: float
-    coverage: float
-    least_count: int
-
-    @property
-    def name(self) -> str:
-        """The share, or "1 item"."""
-        return format_share(self.percent / 100) if self.percent else "1\N{NO-BREAK SPACE}item"
-
-
-@dataclass(frozen=True)
-class Popularity:
-    """How the training positives spread over the items.
-
-    Attributes:
-        quantiles: Training positives per item.
-        num_unseen: Items without any: they occur as held-out items alone.
-        top: At least one; ascending.
-        coverage: (share of the items, the most popular first; share of the training positives), from (0, 0) to (1, 1).
-        counts_by_rank: (rank from 1, training positives), of some of the items that have any.
-    """
-
-    quantiles: Quantiles
-    num_unseen: int
-    top: tuple[TopItems, ...]
-    coverage: tuple[tuple[float, float], ...]
-    counts_by_rank: tuple[tuple[int, int], ...]
-
-    @property
-    def headline(self) -> tuple[TopItems, ...]:
-        """Those that the page begins with."""
-        return tuple(top for top in self.top if top.percent in _HEADLINE_PERCENTS) or self.top[:1]
+from components.report.data import FlowRow, Popularity, Quantiles, activity_chart, coverage_chart
+from components.report.distributions import Bin, Mark, curve_chart, decades_axis, range_bar
+from components.report.page import format_count, render_page
 
 
 @dataclass(frozen=True)
@@ -177,28 +98,9 @@ def render_card(content: CardContent) -> str:
         content=content,
         popularity=content.popularity,
         range_bars=[range_bar(row.start, row.end) for row in content.flow],
-        coverage_chart=_coverage_chart(content.popularity),
+        coverage_chart=coverage_chart(content.popularity),
         rank_chart=_rank_chart(content.popularity),
-        activity_chart=_activity_chart(content),
-    )
-
-
-def _coverage_chart(popularity: Popularity) -> Markup:
-    says = {
-        one: f"{one.name}{' of items' if one.percent else ''}: {format_share(one.coverage)}" for one in popularity.top
-    }
-    marks = [
-        Mark(
-            one.share, one.coverage, f"{text} of training positives", text if one.percent in _LABELLED_PERCENTS else ""
-        )
-        for one, text in says.items()
-    ]
-    return curve_chart(
-        popularity.coverage,
-        marks,
-        (share_axis("share of the items, most popular first"), share_axis("share of training positives")),
-        ((0.0, 0.0), (1.0, 1.0)),
-        "Share of the training positives that the most popular items make up. " + "; ".join(says.values()),
+        activity_chart=activity_chart(content.activity),
     )
 
 
@@ -215,11 +117,4 @@ def _rank_chart(popularity: Popularity) -> Markup:
         (),
         f"Training positives by rank of the item, both logarithmic: from {format_count(greatest)} at rank 1 to "
         f"{format_count(least)} at rank {format_count(last)}",
-    )
-
-
-def _activity_chart(content: CardContent) -> Markup:
-    bars = "; ".join(f"{one.label}: {format_count(one.num_counts)}" for one in content.activity)
-    return histogram(
-        content.activity, ("user", "users"), "interactions per user", f"Users by number of interactions. {bars}"
     )

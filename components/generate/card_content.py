@@ -11,9 +11,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.generate.card import CardContent, FlowRow, Popularity, ProtocolRows, Quantiles, TopItems
+from components.generate.card import CardContent, ProtocolRows
 from components.ncf.errors import InputError
 from components.ncf.manifest import Manifest
+from components.report.data import popularity_of, quantiles_of, rows_into_splits
 from components.report.distributions import make_bins
 from components.report.protocols import CANDIDATES_BY_PROTOCOL
 
@@ -29,9 +30,6 @@ _OWN_VALUES = (
     (re.compile(r"\b(user id|item id|rating) \S+ is "), r"\1 … is "),
     (re.compile(r"\bfield: \d+ where "), "field: … where "),
 )
-_TOP_PERCENTS = (1, 5, 10, 20, 50)
-_NUM_COVERAGE_POINTS = 100
-_NUM_RANKS = 30
 
 
 def card_content(
@@ -72,12 +70,12 @@ def card_content(
         min_ratings=manifest["min_ratings"],
         is_order_known=timestamps is None or timestamps[0] < timestamps[1],
         has_given_test_items="fixed" in manifest["protocols"],
-        flow=_flow(manifest),
+        flow=rows_into_splits(manifest),
         num_rejected=num_rejected,
         rejected=_ordered_reasons(rejected_reasons, num_rejected),
-        popularity=_popularity(item_counts),
+        popularity=popularity_of(item_counts),
         activity=make_bins(interactions_per_user, num_users_with),
-        activity_quantiles=_quantiles(interactions_per_user, num_users_with),
+        activity_quantiles=quantiles_of(interactions_per_user, num_users_with),
         protocols=tuple(_protocol_rows(name, entry) for name, entry in manifest["protocols"].items()),
         num_offline_epochs=manifest["num_train_epochs"],
         num_rows_per_offline_epoch=manifest["num_train_elements"],
@@ -128,61 +126,10 @@ def _without_own_values(reason: str) -> str:
     return reason
 
 
-def _flow(manifest: Manifest) -> tuple[FlowRow, ...]:
-    counts, users, train = manifest["counts"], manifest["num_users"], manifest["num_train_positives"]
-    read, distinct, kept = counts["rows_read"], counts["rows_distinct"], counts["rows_kept"]
-    inactive = counts["users_read"] - counts["users_kept"]
-    too_few = f"{inactive:,} users with fewer than {manifest['min_ratings']:,} distinct items"
-    rows = (
-        ("Read from the ratings", "", read, 0, read),
-        ("Repetitions, dropped", "of a user and an item; the latest row stays", distinct - read, distinct, read),
-        ("Rows of inactive users, dropped", too_few, kept - distinct, kept, distinct),
-        ("Kept interactions", "", kept, 0, kept),
-        ("Training positives", "all but two of each user", train, 0, train),
-        ("Validation items", "one of each user", users, train, train + users),
-        ("Test items", "one of each user", users, train + users, kept),
-    )
-    return tuple(FlowRow(name, detail, number, start / read, end / read) for name, detail, number, start, end in rows)
-
-
 def _ordered_reasons(reasons: Mapping[str, int], num_rejected: int) -> tuple[tuple[str, int], ...]:
     unknown = num_rejected - sum(reasons.values())
     ordered = sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))
     return (*ordered, *([(UNKNOWN_REASON, unknown)] if unknown > 0 else []))
-
-
-def _quantiles(counts: NDArray[np.int64], times: NDArray[np.int64]) -> Quantiles:
-    # The inverted distribution function: the least count that at least this share of all does not exceed.
-    shares = np.cumsum(times) / times.sum()
-    return Quantiles(*(int(counts[np.searchsorted(shares, q)]) for q in (0, 0.5, 0.9, 1)))
-
-
-def _popularity(item_counts: NDArray[np.int64]) -> Popularity:
-    descending = np.sort(item_counts)[::-1]
-    covered = np.concatenate([[0], np.cumsum(descending)]) / descending.sum()
-    num_items, num_seen = len(descending), int(np.count_nonzero(descending))
-    percent_by_size: dict[int, int | None] = {1: None}
-    for percent in _TOP_PERCENTS:
-        percent_by_size.setdefault(num_items * percent // 100, percent)
-    top = tuple(
-        TopItems(percent, size, size / num_items, float(covered[size]), int(descending[size - 1]))
-        for size, percent in sorted(percent_by_size.items(), key=lambda pair: pair[0])
-        if size
-    )
-    sizes = np.linspace(0, num_items, min(num_items, _NUM_COVERAGE_POINTS) + 1).round().astype(int)
-    # Evenly spread on the logarithmic axis, and some more where it hides a steep end.
-    spreads = (np.geomspace(1, num_seen, _NUM_RANKS), np.linspace(1, num_seen, _NUM_RANKS // 3))
-    ranks = np.unique(np.concatenate(spreads).round().astype(int)).tolist()
-    return Popularity(
-        quantiles=_quantiles(*np.unique(item_counts, return_counts=True)),
-        num_unseen=num_items - num_seen,
-        top=top,
-        coverage=tuple(
-            (size / num_items, float(covered[size]))
-            for size in sorted({*sizes.tolist(), *(one.num_items for one in top)})
-        ),
-        counts_by_rank=tuple((rank, int(descending[rank - 1])) for rank in ranks),
-    )
 
 
 def _protocol_rows(name: str, entry: Mapping[str, Any]) -> ProtocolRows:
