@@ -19,6 +19,7 @@ def evaluate(
     evaluation: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
+    summary: dsl.Output[dsl.Markdown],
 ) -> None:
     """Ranks the held-out items with the model, the baselines and the champion, and writes the report.
 
@@ -33,9 +34,10 @@ def evaluate(
         num_example_users: Users whose history and top ten the report shows.
         seed: Seed of the bootstrap and of the choice of example users.
         evaluation: per_user.parquet (rank of the held-out item per user, protocol and system), metrics.json,
-            breakdowns.json, report.html, manifest.json.
+            breakdowns.json, report.html, summary.md, manifest.json.
         metrics: Every metric, named <protocol>/<metric>; those of other systems than the model end in their names.
         report: The report as one HTML file.
+        summary: Its tables in Markdown: every system under every protocol, with intervals.
     """
     from pathlib import Path
 
@@ -56,3 +58,4 @@ def evaluate(
         for name, value in flat_metrics.items():
             metrics.log_metric(name, value)
         Path(report.path).write_bytes((Path(evaluation.path) / "report.html").read_bytes())
+        Path(summary.path).write_bytes((Path(evaluation.path) / "summary.md").read_bytes())

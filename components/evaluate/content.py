@@ -1,6 +1,8 @@
 """Gathers what the report shows from the artifacts."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from components.evaluate.command import repeating_command
 from components.evaluate.config import (
     ALS,
     CATALOGUE,
@@ -18,6 +21,7 @@ from components.evaluate.config import (
     POPULARITY,
     EvaluateConfig,
 )
+from components.evaluate.data_card import data_card
 from components.evaluate.measure import HeldOut, Ranking
 from components.evaluate.report import (
     Breakdown,
@@ -26,6 +30,7 @@ from components.evaluate.report import (
     Estimate,
     ExampleUser,
     Item,
+    Lead,
     ProtocolResult,
     Reference,
     ReportContent,
@@ -36,12 +41,22 @@ from components.evaluate.report import (
 )
 from components.ncf.examples import read_positives
 from components.ncf.manifest import Manifest
-from components.ncf.metrics import Band, activity_bands, hit_rate_by_band, popularity_bands
+from components.ncf.metrics import (
+    Band,
+    activity_bands,
+    discounted_gains_at_k,
+    hit_rate_by_band,
+    hits_at_k,
+    popularity_bands,
+)
+from components.ncf.paired import paired_bootstrap
 from components.ncf.ranking import Scorer, best_items, for_each_block
 
 _SYSTEM_NAMES = {POPULARITY: "Popularity", ALS: "ALS", CHAMPION: "Champion"}
 _POPULARITY_LABELS = ("head", "middle", "tail")
 _TOP = 10
+# The parameters of the baseline that name several values to try.
+_TRIED = ("num_factors", "regularization", "alpha")
 _CONFIDENCE = 0.95
 
 
@@ -54,6 +69,7 @@ class ReportInputs:
         examples: The `examples` folder.
         manifest: Its manifest.
         training: training.json of the model.
+        baseline: The manifest of the fitted baseline, or None without one.
         tables: users, items and held_out of the examples.
         held_out: What was ranked.
         ranking: What ranking gave.
@@ -64,6 +80,7 @@ class ReportInputs:
     examples: Path
     manifest: Manifest
     training: Mapping[str, Any]
+    baseline: Manifest | None
     tables: Mapping[str, pa.Table]
     held_out: HeldOut
     ranking: Ranking
@@ -101,6 +118,11 @@ def build_report_content(inputs: ReportInputs, scorer: Scorer) -> ReportContent:
             for entry in inputs.training["history"]
         ),
         breakdowns=(_by_activity(inputs, first), _by_popularity(inputs, first)),
+        data=data_card(
+            inputs.manifest,
+            inputs.tables["items"]["num_train_interactions"].to_numpy(),
+            inputs.tables["users"]["num_train_interactions"].to_numpy(),
+        ),
         examples=_example_users(inputs, scorer),
         reproduction=_reproduction(inputs),
     )
@@ -132,11 +154,24 @@ def _protocol_result(inputs: ReportInputs, protocol: str) -> ProtocolResult:
             ndcg={k: _estimate(values, f"ndcg@{k}") for k in cutoffs},
             mrr=_estimate(values, "mrr"),
             coverage={k: values[f"coverage@{k}"] for k in cutoffs} if protocol == CATALOGUE else None,
+            lead=None if system == MODEL else _lead(inputs, protocol, system),
         )
 
     best = inputs.manifest.get("best_hr@10")
     references = (Reference("Best reachable", best, None),) if best is not None and protocol == "loo-99" else ()
     return ProtocolResult(protocol, tuple(result(system) for system in inputs.systems), references)
+
+
+def _lead(inputs: ReportInputs, protocol: str, system: str) -> Lead:
+    """Returns by how much the model is better, the same users resampled for both."""
+    ranks, config = inputs.ranking.ranks[protocol], inputs.config
+
+    def difference(per_user: Callable[[NDArray[np.int64], int], NDArray[np.float64]]) -> Estimate:
+        values, others = (per_user(ranks[name], HEADLINE_CUTOFF) for name in (MODEL, system))
+        paired = paired_bootstrap(values, others, config.num_bootstrap_samples, config.seed)
+        return Estimate(paired.difference, paired.low, paired.high)
+
+    return Lead(difference(hits_at_k), difference(discounted_gains_at_k))
 
 
 def _estimate(values: Mapping[str, Any], name: str) -> Estimate:
@@ -145,21 +180,28 @@ def _estimate(values: Mapping[str, Any], name: str) -> Estimate:
 
 def _by_activity(inputs: ReportInputs, protocol: str) -> Breakdown:
     bands, labels = activity_bands(_num_trained_on(inputs)[inputs.held_out.users_of(protocol)])
-    return _breakdown(inputs, protocol, "user activity", "training interactions per user", bands, labels)
+    details = dict.fromkeys(labels, "")
+    return _breakdown(inputs, protocol, "user activity", "training interactions per user", bands, details)
 
 
 def _by_popularity(inputs: ReportInputs, protocol: str) -> Breakdown:
     counts = inputs.tables["items"]["num_train_interactions"].to_numpy()
     bands = popularity_bands(counts)
-    labels = [f"{label} ({np.count_nonzero(bands == band):,} items)" for band, label in enumerate(_POPULARITY_LABELS)]
+    details = {label: f"{np.count_nonzero(bands == band):,} items" for band, label in enumerate(_POPULARITY_LABELS)}
     of_users = bands[inputs.held_out.positives_of(protocol)]
-    return _breakdown(inputs, protocol, "item popularity", "a third of all interactions each", of_users, labels)
+    return _breakdown(inputs, protocol, "item popularity", "a third of all interactions each", of_users, details)
 
 
 def _breakdown(
-    inputs: ReportInputs, protocol: str, subject: str, axis_title: str, bands: NDArray[np.int64], labels: Sequence[str]
+    inputs: ReportInputs,
+    protocol: str,
+    subject: str,
+    axis_title: str,
+    bands: NDArray[np.int64],
+    details: Mapping[str, str],
 ) -> Breakdown:
-    config = inputs.config
+    """Returns the hit rates of groups of users; `details` are by the groups' labels, in the order of the bands."""
+    config, labels = inputs.config, list(details)
     by_system: list[tuple[Band, ...]] = [
         hit_rate_by_band(ranks, bands, labels, HEADLINE_CUTOFF, config.num_bootstrap_samples, config.seed)
         for ranks in inputs.ranking.ranks[protocol].values()
@@ -167,6 +209,7 @@ def _breakdown(
     groups = tuple(
         BreakdownGroup(
             same_users[0].label,
+            details[same_users[0].label],
             same_users[0].num_users,
             tuple(Estimate(band.hit_rate, *band.interval) for band in same_users),
         )
@@ -232,11 +275,41 @@ def _item(items: pa.Table, item: int) -> Item:
 
 def _reproduction(inputs: ReportInputs) -> Reproduction:
     return Reproduction(
-        command=None,
+        command=_command(inputs),
         digests=(
             ("ratings", inputs.manifest["ratings_digest"]),
             ("examples", inputs.training["examples_digest"]),
+            ("ranks", _ranks_digest(inputs)),
         ),
         versions=tuple(inputs.training["versions"].items()),
         durations_s=(("train", inputs.training["duration_s"]),),
     )
+
+
+def _command(inputs: ReportInputs) -> str | None:
+    """Returns the command that repeats the run; None where a step has left its parameters unrecorded."""
+    download = inputs.manifest.get("source", {}).get("parameters")
+    generate = inputs.manifest.get("parameters")
+    fitted = (inputs.baseline or {}).get("parameters")
+    if not (download and generate and fitted):
+        return None
+    return repeating_command(
+        {
+            "download": download,
+            "generate": generate,
+            "train": inputs.training["parameters"],
+            # The setting that was chosen of those that were tried: alone, it is chosen again.
+            "baseline": {name: [value] if name in _TRIED else value for name, value in fitted.items()},
+            "evaluate": dataclasses.asdict(inputs.config),
+        }
+    )
+
+
+def _ranks_digest(inputs: ReportInputs) -> str:
+    """Returns the sha256 of every rank behind the figures: equal where all of them are."""
+    digest = hashlib.sha256()
+    for protocol, by_system in inputs.ranking.ranks.items():
+        for system, ranks in by_system.items():
+            digest.update(f"{protocol} {system} {len(ranks)}\n".encode())
+            digest.update(ranks.astype("<i8").tobytes())
+    return digest.hexdigest()

@@ -32,6 +32,7 @@ from components.evaluate.scorers import (
     local_copy,
     read_training,
 )
+from components.evaluate.summary import render_summary
 from components.ncf.errors import InputError
 from components.ncf.examples import read_candidates, read_seen_items
 from components.ncf.manifest import Manifest, read_manifest, write_manifest, writing_artifact
@@ -53,7 +54,7 @@ def evaluate(
         model: The `model` folder that was trained on it.
         baseline: The `baseline` folder that was fitted on it, or None for popularity alone.
         output: The `evaluation` folder to write: metrics.json, breakdowns.json, per_user.parquet, report.html,
-            manifest.json.
+            summary.md, manifest.json.
 
     Returns:
         Every metric by its name, `<protocol>/<metric>`.
@@ -81,12 +82,14 @@ def evaluate(
         _log(metrics, systems)
         pq.write_table(_per_user_table(tables, held_out, ranking.ranks), partial / "per_user.parquet")
         (partial / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        fitted = None if baseline is None else read_manifest(baseline, "baseline")
         inputs = ReportInputs(
-            config, examples, examples_manifest, read_training(model), tables, held_out, ranking, metrics
+            config, examples, examples_manifest, read_training(model), fitted, tables, held_out, ranking, metrics
         )
         content = build_report_content(inputs, systems[MODEL])
         (partial / "breakdowns.json").write_text(json.dumps(_breakdowns(content), indent=2) + "\n", encoding="utf-8")
         (partial / "report.html").write_text(render_report(content), encoding="utf-8")
+        (partial / "summary.md").write_text(render_summary(content), encoding="utf-8")
         write_manifest(partial, "evaluation", _describe(config, model_manifest, examples_manifest, metrics, systems))
     return flatten_metrics(metrics)
 
@@ -162,7 +165,7 @@ def _breakdowns(content: ReportContent) -> list[dict[str, Any]]:
             "metric": f"hr@{content.headline_cutoff}",
             "groups": [
                 {
-                    "label": group.label,
+                    "label": f"{group.label} ({group.detail})" if group.detail else group.label,
                     "num_users": group.num_users,
                     **{
                         name: {"value": rate.value, "interval": [rate.low, rate.high]}

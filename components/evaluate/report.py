@@ -10,7 +10,10 @@ from enum import StrEnum
 
 from markupsafe import Markup
 
+from components.evaluate.data_card import DataCard
 from components.report.charts import Bar, BarGroup, StripRow, grouped_bars, interval_strip, line_chart
+from components.report.data import activity_chart, coverage_chart
+from components.report.distributions import range_bar
 from components.report.page import render_page
 from components.report.protocols import CANDIDATES_BY_PROTOCOL
 
@@ -36,6 +39,14 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Lead:
+    """By how much the model's figures at the headline's cutoff exceed another system's, paired over the users."""
+
+    hit_rate: Estimate
+    ndcg: Estimate
+
+
+@dataclass(frozen=True)
 class SystemResult:
     """The figures of one system (the model, a baseline) under one protocol, by cutoff k.
 
@@ -45,6 +56,7 @@ class SystemResult:
         ndcg: NDCG@k.
         mrr: Mean reciprocal rank, without a cutoff.
         coverage: The share of the catalogue among anybody's first k; None where the catalogue is not ranked.
+        lead: The model's over this system; None for the model itself.
     """
 
     name: str
@@ -52,6 +64,7 @@ class SystemResult:
     ndcg: Mapping[int, Estimate]
     mrr: Estimate
     coverage: Mapping[int, float] | None
+    lead: Lead | None
 
 
 @dataclass(frozen=True)
@@ -135,9 +148,17 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class BreakdownGroup:
-    """HR of one group of users, one estimate for each system of the breakdown, in their order."""
+    """HR of one group of users, one estimate for each system of the breakdown, in their order.
+
+    Attributes:
+        label: What the group is, short enough to stand below a bar.
+        detail: More about it, or "".
+        num_users: How many users are in it.
+        hit_rates: Of the systems.
+    """
 
     label: str
+    detail: str
     num_users: int
     hit_rates: tuple[Estimate, ...]
 
@@ -231,6 +252,7 @@ class ReportContent:
         protocols: The one to be read first comes first; at least one.
         history: In the order of the epochs; may be empty.
         breakdowns: May be empty.
+        data: What the figures were measured on.
         examples: May be empty.
         reproduction: How to get the same figures again.
     """
@@ -244,6 +266,7 @@ class ReportContent:
     protocols: tuple[ProtocolResult, ...]
     history: tuple[EpochRecord, ...]
     breakdowns: tuple[Breakdown, ...]
+    data: DataCard
     examples: tuple[ExampleUser, ...]
     reproduction: Reproduction
 
@@ -264,12 +287,22 @@ def render_report(content: ReportContent) -> str:
     return render_page(
         "components.evaluate",
         "report.html",
-        {"figure": format_figure, "interval": format_interval, "percent": format_percent},
+        {
+            "figure": format_figure,
+            "interval": format_interval,
+            "percent": format_percent,
+            "difference": format_difference,
+            "difference_interval": format_difference_interval,
+            "verdict": verdict,
+        },
         content=content,
         facts=content.facts,
         model=content.protocols[0].systems[0].name,
         headline_charts=[_headline_charts(result, content) for result in content.protocols],
         training_charts=_training_charts(content),
+        coverage_chart=coverage_chart(content.data.popularity),
+        activity_chart=activity_chart(content.data.activity),
+        range_bars=[range_bar(row.start, row.end) for row in content.data.flow],
         breakdown_charts=[_breakdown_chart(breakdown, content) for breakdown in content.breakdowns],
     )
 
@@ -282,6 +315,23 @@ def format_figure(value: float) -> str:
 def format_interval(estimate: Estimate) -> str:
     """Writes an interval as two figures joined by an en dash."""
     return f"{format_figure(estimate.low)}–{format_figure(estimate.high)}"  # noqa: RUF001
+
+
+def format_difference(value: float) -> str:
+    """Writes a difference with its sign and three decimals."""
+    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def format_difference_interval(estimate: Estimate) -> str:
+    """Writes the interval of a difference: signs and dashes side by side would be misread."""
+    return f"{format_difference(estimate.low)} to {format_difference(estimate.high)}"
+
+
+def verdict(difference: Estimate) -> str:
+    """Says what the interval of the model's lead allows to say."""
+    if difference.low > 0:
+        return "better"
+    return "worse" if difference.high < 0 else "unclear"
 
 
 def format_percent(value: float) -> str:

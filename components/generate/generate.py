@@ -31,6 +31,11 @@ _CARD_NAME = "card.html"
 _REJECTED_NAME = "rejected.csv"
 _MAX_REASONS = 20
 
+# Parameters that leave no trace in any file.
+_OF_THE_RUNNER = ("beam_runner", "beam_options")
+# What the ratings' manifest says of where they come from.
+_OF_THE_SOURCE = ("url", "archive", "licence", "citation", "counts", "timestamp_range", "parameters")
+
 
 def generate(config: GenerateConfig, ratings: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
     """Holds items out, draws the evaluation candidates and writes the records.
@@ -151,6 +156,8 @@ def _describe(config: GenerateConfig, source: "Ratings", protocols: tuple[Protoc
         "counts": asdict(report.counts),
         "protocols": described,
         "files": files,
+        "parameters": {name: value for name, value in asdict(config).items() if name not in _OF_THE_RUNNER},
+        "source": {name: source.manifest.get(name) for name in _OF_THE_SOURCE},
     }
     if "best_hr@10" in source.manifest:
         manifest["best_hr@10"] = source.manifest["best_hr@10"]

@@ -188,6 +188,7 @@ def _symbol(series: int, x: float, y: float) -> str:
         0: (-5, 0, "l5 -5l5 5l-5 5z"),
         1: (-4, 0, "a4 4 0 1 0 8 0a4 4 0 1 0 -8 0z"),
         2: (-3.5, -3.5, "h7v7h-7z"),
+        3: (-4.5, 4, "l4.5 -8l4.5 8z"),
     }
-    right, down, outline = steps.get(series, (-4.5, 4, "l4.5 -8l4.5 8z"))
+    right, down, outline = steps.get(series, (-4.5, -4, "l4.5 8l4.5 -8z"))
     return f"M{pixels(x + right)} {pixels(y + down)}{outline}"

@@ -5,84 +5,28 @@ import re
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from components.evaluate.data_card import data_card
 from components.evaluate.report import (
     Breakdown,
     BreakdownGroup,
     EpochRecord,
     Estimate,
     ExampleUser,
-    Item,
     ProtocolResult,
     Reference,
-    ReportContent,
     Reproduction,
-    RunFacts,
     Selection,
-    SystemResult,
     format_interval,
     render_report,
 )
 
-DASH = "\N{EN DASH}"
+Reports = runpy.run_path(str(Path(__file__).parent / "report_content.py"))
+DASH, HOSTILE_TITLE, MANIFEST = (Reports[name] for name in ("DASH", "HOSTILE_TITLE", "MANIFEST"))
+system, item, content, of_four_systems = (Reports[name] for name in ("system", "item", "content", "of_four_systems"))
 Page = runpy.run_path(str(Path(__file__).parents[1] / "report" / "html_page.py"))["Page"]
-HOSTILE_TITLE = '<script>alert("1")</script> & Sons'
-
-
-def system(name, hit_rate, ndcg):
-    def by_cutoff(at_10):
-        return {k: Estimate(at_10 * k / 10, at_10 * k / 10 - 0.01, at_10 * k / 10 + 0.011) for k in (5, 10, 20)}
-
-    return SystemResult(name, by_cutoff(hit_rate), by_cutoff(ndcg), by_cutoff(ndcg)[5], None)
-
-
-def item(number, title=None, genres=()):
-    return Item(f"raw-{number}", title, genres)
-
-
-def content(**changes):
-    titles = tuple(item(n, f"Film {n} (19{n:02})", ("Drama", "War")) for n in range(12))
-    whole = ReportContent(
-        title="ml-1m",
-        facts=RunFacts(6040, 3706, 1_000_209, 8, (64, 32, 16, 8), 4, 3, Selection.VALIDATION_ITEM),
-        headline_cutoff=10,
-        cutoffs=(5, 10, 20),
-        confidence=0.95,
-        num_bootstrap_samples=1000,
-        protocols=(
-            ProtocolResult(
-                "loo-99",
-                (system("NeuMF", 0.43249, 0.2511), system("Popularity", 0.31251, 0.1712)),
-                (Reference("Best reachable", 0.8123, None),),
-            ),
-            ProtocolResult("loo-full", (system("NeuMF", 0.0812, 0.0441), system("Popularity", 0.0342, 0.0161)), ()),
-        ),
-        history=tuple(EpochRecord(n, 0.5 / n, 0.4 + n / 100, 0.2 + n / 100) for n in range(1, 5)),
-        breakdowns=(
-            Breakdown(
-                "user activity",
-                "training interactions per user",
-                "loo-99",
-                ("NeuMF", "Popularity"),
-                tuple(
-                    BreakdownGroup(f"{n}0{DASH}{n}9", 1000 * n, (Estimate(0.6, 0.5, 0.7), Estimate(0.3, 0.2, 0.4)))
-                    for n in (2, 3, 4)
-                ),
-            ),
-        ),
-        examples=(
-            ExampleUser("42", 53, titles[8:12], titles[:8], titles[2], 2),
-            ExampleUser("u-43", 20, (item(99, HOSTILE_TITLE),), titles[:5], item(98, "Lost One"), 36),
-        ),
-        reproduction=Reproduction(
-            "neumf run --dataset ml-1m --set train.seed=7",
-            (("ratings", "abc123"), ("model", "def456")),
-            (("tensorflow", "2.21.0"),),
-            (("download", 3.21), ("train", 102.4)),
-        ),
-    )
-    return dataclasses.replace(whole, **changes)
 
 
 def on_test_item(whole):
@@ -117,6 +61,8 @@ def test_page_is_well_formed_and_complete(whole):
 @pytest.mark.parametrize("whole", [content(), BARE], ids=["whole", "bare"])
 def test_page_refers_to_nothing_outside_itself(whole):
     html = render_report(whole)
+    # The address of the data is there to be read.
+    html = html.replace(MANIFEST["source"]["url"], "")
     for forbidden in ("http:", "https:", "//", "src=", "@import", "url(", "<script", "xmlns"):
         assert forbidden not in html, forbidden
     Page(html).assert_refers_to_nothing_outside()
@@ -135,7 +81,9 @@ def test_everything_from_data_is_escaped():
         title=hostile,
         protocols=(ProtocolResult(hostile, (system(hostile, 0.4, 0.2),), (Reference(hostile, 0.5, 0.5),)),),
         breakdowns=(
-            Breakdown(hostile, hostile, hostile, (hostile,), (BreakdownGroup(hostile, 3, (Estimate(1, 1, 1),)),)),
+            Breakdown(
+                hostile, hostile, hostile, (hostile,), (BreakdownGroup(hostile, hostile, 3, (Estimate(1, 1, 1),)),)
+            ),
         ),
         reproduction=Reproduction(hostile, ((hostile, hostile),), ((hostile, hostile),), ((hostile, 1.0),)),
     )
@@ -168,12 +116,64 @@ def test_lede_gives_the_first_protocols_hit_rates_of_model_and_baseline(page):
 
 
 @pytest.mark.parametrize(
-    ("popularity", "ending"),
-    [(0.425, "for 42.5 %, and the intervals overlap."), (0.6, "for 60.0 %, more than NeuMF.")],
+    ("lead", "ending"),
+    [
+        (0.01, "for 42.0 % (no clear difference)."),
+        (-0.01, "for 42.0 % (no clear difference)."),
+        (-0.04, "for 42.0 % (more than NeuMF)."),
+        (0.03, "for 42.0 %."),
+    ],
 )
-def test_lede_says_so_when_the_baseline_is_as_good_or_better(popularity, ending):
-    results = (ProtocolResult("loo-99", (system("NeuMF", 0.43, 0.2), system("Popularity", popularity, 0.2)), ()),)
-    assert Page(render_report(content(protocols=results))).texts("p", "lede")[0].endswith(ending)
+def test_lede_says_so_when_the_baseline_is_not_clearly_worse(lead, ending):
+    systems = (system("NeuMF", 0.43, 0.2), system("Popularity", 0.42, 0.2, lead))
+    page = Page(render_report(content(protocols=(ProtocolResult("loo-99", systems, ()),))))
+    assert page.texts("p", "lede")[0].endswith(ending)
+
+
+def test_lede_names_every_system():
+    lede = Page(render_report(of_four_systems())).texts("p", "lede")[0]
+    assert lede.endswith(
+        "for 80.0 % of users. Popularity does so for 75.0 %, ALS for 70.0 % (no clear difference) "
+        "and Champion for 65.0 % (more than NeuMF)."
+    )
+
+
+def test_leads_are_shown_with_sign_interval_and_verdict():
+    (table, *_) = Page(render_report(of_four_systems())).texts("table", "leads")
+    minus = "\N{MINUS SIGN}"
+    assert table == (
+        "NeuMF over HR@10 NDCG@10 "
+        f"Popularity better +0.030 +0.010 to +0.060 unclear +0.015 {minus}0.005 to +0.045 "
+        f"ALS unclear {minus}0.020 {minus}0.040 to +0.010 unclear {minus}0.010 {minus}0.030 to +0.020 "
+        f"Champion worse {minus}0.070 {minus}0.090 to {minus}0.040 worse {minus}0.035 {minus}0.055 to {minus}0.005"
+    )
+
+
+def test_coverage_is_shown_where_the_catalogue_is_ranked(page):
+    assert page.texts("table", "narrow") == ["@5 @10 @20 NeuMF 12.5 % 25 % 50 % Popularity 12.5 % 25 % 50 %"]
+    assert not Page(render_report(BARE)).all("table", "narrow")
+
+
+def test_data_section_follows_the_rows_and_names_the_licence(page):
+    (flow,) = page.texts("table", "flow")
+    assert "Read from the ratings 100 100 %" in flow
+    assert "2 users with fewer than 20 distinct items \N{MINUS SIGN}9 9 %" in flow
+    assert page.texts("p", "rejected")[0].startswith("3 lines of the source could not be read")
+    assert page.texts("dd", "value") == ["ml-1m", "https://example.org/ml-1m.zip", "0a1b", "research use <only>"]
+    assert page.texts("p", "citation") == ["Harper 2015"]
+    # Interactions are training positives and the two held-out items: 19, 20, 22, 27 of 18, 20, 25, 17 positives.
+    assert "The median user has 20 interactions, the most active one 27." in page.text
+    assert "The median item has 6 training positives; 1 have none." in page.text
+
+
+def test_data_section_of_examples_without_a_record_of_their_source():
+    card = data_card({**MANIFEST, "source": {}}, np.array([3, 1]), np.array([4]))
+    page = Page(render_report(content(data=card)))
+    assert page.texts("dd", "value") == ["ml-1m"]
+    assert not page.all("p", "rejected")
+    unordered = {**MANIFEST, "source": {"timestamp_range": [5, 5]}}
+    page = Page(render_report(content(data=data_card(unordered, np.array([3, 1]), np.array([4])))))
+    assert "All timestamps are equal." in page.texts("p", "caveat")[0]
 
 
 def test_every_protocol_of_the_house_says_what_its_candidates_are():
@@ -195,19 +195,23 @@ def test_warning_that_protocols_cannot_be_compared_needs_two_of_them(page):
 
 
 def test_table_holds_every_cutoff_of_every_system_with_its_interval(page):
-    rows = page.texts("tr")
-    assert rows[0] == "HR@5 HR@10 HR@20 NDCG@5 NDCG@10 NDCG@20"
+    table = page.texts("table", "cutoffs")[0]
+    head = "HR@5 HR@10 HR@20 NDCG@5 NDCG@10 NDCG@20 MRR"
+    rows = page.texts("tr")[page.texts("tr").index(head) :]
+    assert table.startswith(head)
     assert rows[2] == (
         f"NeuMF 0.216 0.206{DASH}0.227 0.432 0.422{DASH}0.443 0.865 0.855{DASH}0.876 "
-        f"0.126 0.116{DASH}0.137 0.251 0.241{DASH}0.262 0.502 0.492{DASH}0.513"
+        f"0.126 0.116{DASH}0.137 0.251 0.241{DASH}0.262 0.502 0.492{DASH}0.513 "
+        f"0.126 0.116{DASH}0.137"
     )
     first_words = ["loo-99", "NeuMF", "Popularity", "loo-full", "NeuMF", "Popularity"]
     assert [row.split()[0] for row in rows[1:7]] == first_words
 
 
 def test_breakdown_table_gives_the_numbers_of_the_bars(page):
-    assert page.texts("tr")[-1] == f"40{DASH}49 4,000 0.600 0.500{DASH}0.700 0.300 0.200{DASH}0.400"
-    assert page.texts("tr")[-4] == "Training interactions per user Users NeuMF Popularity"
+    rows = page.texts("tr")
+    start = rows.index("Training interactions per user Users NeuMF Popularity")
+    assert rows[start + 3] == f"40{DASH}49 4,000 0.600 0.500{DASH}0.700 0.300 0.200{DASH}0.400"
     assert page.texts("ul", "legend") == ["NeuMF Popularity"]
 
 
@@ -242,9 +246,10 @@ def test_caveat_is_there_exactly_when_the_test_item_selected_the_epoch(page):
 
 
 def test_every_point_is_one_mark(page):
-    # Five and four figures in the strips of two protocols, three curves of four epochs, three groups of two bars.
-    assert len(page.marks()) == 5 + 4 + 3 * 4 + 3 * 2
-    assert [mark["tag"] for mark in page.marks()].count("circle") == 3 * 4
+    # Five and four figures in the strips of two protocols, three curves of four epochs, three groups of two bars; of
+    # the data, the most popular item and half of the items, and a bar for each number of interactions from 19 to 27.
+    assert len(page.marks()) == 5 + 4 + 3 * 4 + 3 * 2 + 2 + 9
+    assert [mark["tag"] for mark in page.marks()].count("circle") == 3 * 4 + 2
     assert len(page.all("circle", "best")) == 3
     assert all(mark["text"] for mark in page.marks()), "each mark has its hover text"
 
@@ -259,8 +264,8 @@ def test_best_epoch_is_the_one_that_was_exported(page):
 
 
 def test_charts_are_images_with_a_label(page):
-    charts = page.all("svg")
-    assert len(charts) == 4 + 3 + 1
+    charts = page.all("svg", "chart")
+    assert len(charts) == 4 + 3 + 1 + 2
     assert all(chart["attrs"]["role"] == "img" and chart["attrs"]["aria-label"] for chart in charts)
     assert charts[0]["attrs"]["aria-label"] == "HR@10 under loo-99: NeuMF 0.432, Popularity 0.313, Best reachable 0.812"
 
@@ -280,7 +285,7 @@ def test_commands_digests_versions_and_durations_are_shown(page):
 
 def test_a_bare_run_has_no_empty_sections():
     page = Page(render_report(BARE))
-    assert page.texts("h2") == ["Results", "By cutoff", "How to read this"]
+    assert page.texts("h2") == ["Results", "By cutoff", "Data", "How to read this"]
     assert page.texts("p", "lede")[0].endswith("for 40.0 % of users.")
 
 
@@ -294,7 +299,8 @@ def test_items_without_titles_go_by_their_raw_ids_and_a_user_may_have_no_history
 
 def test_one_epoch_without_metrics_draws_one_chart_of_one_point():
     page = Page(render_report(content(history=(EpochRecord(1, 0.5, None, None),), breakdowns=())))
-    assert len(page.all("circle")) == 1
+    assert page.all("circle")[0]["text"] == "epoch 1: 0.5000"
+    assert page.texts("figcaption")[4:] == ["Training loss", "Popularity of items", "Activity of users"]
     assert "nan" not in page.text.lower()
 
 
@@ -325,7 +331,7 @@ def test_a_report_without_figures_at_its_cutoffs_is_refused():
     with pytest.raises(ValueError, match="at least one protocol"):
         content(protocols=())
     with pytest.raises(ValueError, match="one hit rate for each"):
-        Breakdown("activity", "n", "loo-99", ("NeuMF", "Popularity"), (BreakdownGroup("1", 1, ()),))
+        Breakdown("activity", "n", "loo-99", ("NeuMF", "Popularity"), (BreakdownGroup("1", "", 1, ()),))
 
 
 def test_page_adapts_to_dark_phones_and_paper(page):
