@@ -11,7 +11,7 @@ EMULATOR := .tools/bin/fake-gcs-server
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-distributed check lint types format compile clean emulator official recbole bench-generate bench-train bench-evaluate images image-locks sbom audit
+.PHONY: help setup demo test test-distributed check lint types format compile clean emulator browser official recbole bench-generate bench-train bench-evaluate images image-locks sbom audit
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,14 @@ $(EMULATOR): Makefile | $(UV)
 	@touch $@
 
 emulator: $(EMULATOR) ## Build the Cloud Storage emulator that tests use
+
+browser: ## Install Chromium for the tests that open pages, where there is none
+	@for program in chromium chromium-browser google-chrome google-chrome-stable; do \
+	  command -v $$program >/dev/null && exit 0; \
+	done; \
+	echo "browser: installing chromium with apt-get"; \
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+	echo "browser: no Chromium could be installed: the tests that open pages will be skipped"
 
 OFFICIAL := .tools/official
 # TensorFlow 2.15 has no wheels for Python 3.12 and later.
@@ -73,7 +81,7 @@ test-distributed: setup ## Test generate on a Flink cluster of several processes
 	@$(BIN)/python tests/distributed/install.py .tools/flink
 	$(BIN)/pytest tests/distributed
 
-test: setup emulator ## Run all tests but those on a Flink cluster
+test: setup emulator browser ## Run all tests but those on a Flink cluster
 	$(BIN)/pytest
 
 check: lint types ## Lint, check types and run the fast tests

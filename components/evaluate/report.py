@@ -16,6 +16,7 @@ from components.report.data import activity_chart, coverage_chart
 from components.report.distributions import range_bar
 from components.report.page import render_page
 from components.report.protocols import CANDIDATES_BY_PROTOCOL
+from components.report.svg import count_labels
 
 
 class Selection(StrEnum):
@@ -383,7 +384,7 @@ def _breakdown_chart(breakdown: Breakdown, content: ReportContent) -> Markup:
     groups = [
         BarGroup(
             group.label,
-            f"{group.num_users:,} users",
+            _num_users(group.num_users),
             tuple(
                 Bar(rate.value, (rate.low, rate.high), f"{name}: {format_figure(rate.value)} ({format_interval(rate)})")
                 for name, rate in zip(breakdown.system_names, group.hit_rates, strict=True)
@@ -393,3 +394,9 @@ def _breakdown_chart(breakdown: Breakdown, content: ReportContent) -> Markup:
     ]
     label = f"{metric} by {breakdown.subject} under {breakdown.protocol}: {' and '.join(breakdown.system_names)}"
     return grouped_bars(groups, breakdown.axis_title, label)
+
+
+def _num_users(number: int) -> str:
+    """Writes a number of users as shortly as the room below a group of bars demands."""
+    (text,) = count_labels([number])
+    return f"{text} user{'s' if number != 1 else ''}"

@@ -3,8 +3,10 @@
 import re
 import runpy
 from importlib.resources import files
+from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 from jinja2 import TemplateNotFound, TemplateRuntimeError, UndefinedError
 
@@ -85,9 +87,13 @@ def contrast(colour_0, colour_1):
     return (brighter + 0.05) / (darker + 0.05)
 
 
-def test_colours_contrast_enough_in_light_dark_and_print():
+def themes_of_the_page():
     css = files("components.report").joinpath("templates", "page.css").read_text()
-    themes = [dict(re.findall(r"--([\w-]+): (#\w+);", block)) for block in re.findall(r":root \{(.*?)\}", css, re.S)]
+    return [dict(re.findall(r"--([\w-]+): (#\w+);", block)) for block in re.findall(r":root \{(.*?)\}", css, re.S)]
+
+
+def test_colours_contrast_enough_in_light_dark_and_print():
+    themes = themes_of_the_page()
     assert len(themes) == 3
     for theme in themes:
         assert len(theme) == 12
@@ -95,3 +101,44 @@ def test_colours_contrast_enough_in_light_dark_and_print():
             assert contrast(theme[text], theme["paper"]) >= 4.5, (text, theme)
         assert contrast(theme["ink"], theme["highlight"]) >= 4.5
         assert contrast(theme["ink"], theme["wash"]) >= 4.5
+
+
+def oklab(colour, matrix):
+    """Ottosson's OKLab of a colour, as somebody sees it whose cones `matrix` describes in linear light."""
+    linear = np.array([int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)])
+    linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
+    to_cones = np.array(
+        [
+            [0.4122214708, 0.5363325363, 0.0514459929],
+            [0.2119034982, 0.6806995451, 0.1073969566],
+            [0.0883024619, 0.2817188376, 0.6299787005],
+        ]
+    )
+    to_lab = np.array(
+        [
+            [0.2104542553, 0.7936177850, -0.0040720468],
+            [1.9779984951, -2.4285922050, 0.4505937099],
+            [0.0259040371, 0.7827717662, -0.8086757660],
+        ]
+    )
+    return to_lab @ np.cbrt(to_cones @ np.clip(matrix @ linear, 0, 1))
+
+
+# Machado, Oliveira and Fernandes (2009), severity 1.
+EYES = {
+    "all cones": np.eye(3),
+    "no red cones": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    ),
+    "no green cones": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    ),
+}
+
+
+@pytest.mark.parametrize(("eyes", "least"), [("all cones", 0.12), ("no red cones", 0.05), ("no green cones", 0.05)])
+def test_four_series_can_be_told_apart(eyes, least):
+    for theme in themes_of_the_page():
+        seen = {n: oklab(theme[f"series-{n}"], EYES[eyes]) for n in (1, 2, 3, 4)}
+        for one, other in combinations(seen, 2):
+            assert np.linalg.norm(seen[one] - seen[other]) >= least, (one, other, theme["paper"])
