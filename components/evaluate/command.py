@@ -7,19 +7,25 @@ from typing import Any
 
 # Every parameter that leaves a trace in the figures is named, so that none of this preset's values counts.
 _PRESET = "default"
+_INDENT = " "
+_LINE_CHARACTERS = 90
 
 
 def repeating_command(parameters: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns a command, a line for each step, that a shell runs as it is.
+    """Returns a command in lines that fit a terminal, which a shell runs as it is.
 
     Args:
         parameters: By step and name, as its step had it.
     """
     lines = [f"neumf run --preset {_PRESET}"]
     for step, values in parameters.items():
-        settings = (shlex.quote(f"{step}.{name}={_written(value)}") for name, value in values.items())
-        lines.append("  " + " ".join(f"--set {setting}" for setting in settings))
-    return " \\\n".join(lines)
+        lines.append(_INDENT)
+        for name, value in values.items():
+            setting = f" --set {shlex.quote(f'{step}.{name}={_written(value)}')}"
+            if lines[-1] != _INDENT and len(lines[-1]) + len(setting) > _LINE_CHARACTERS:
+                lines.append(_INDENT)
+            lines[-1] += setting
+    return " \\\n".join(line for line in lines if line != _INDENT)
 
 
 def _written(value: Any) -> str:

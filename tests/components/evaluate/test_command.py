@@ -49,3 +49,9 @@ def test_numbers_are_exact():
     values = {"learning_rate": 0.1 + 0.2, "epsilon": 1.45439e-7, "profile": True, "mlp_layers": (64, 8)}
     found = parsed(repeating_command({"train": values}))["train"]
     assert {name: found[name] for name in values} == {**values, "mlp_layers": [64, 8]}
+
+
+def test_lines_fit_a_terminal():
+    lines = repeating_command(PRESETS["default"].parameters()).splitlines()
+    assert len(lines) > 10
+    assert max(map(len, lines)) <= 92
