@@ -10,14 +10,11 @@ _DEFAULT_TAG = "latest"
 def image_uri(name: str) -> str:
     """Returns the reference of one image, for example "neumf-python/train:latest".
 
-    NEUMF_IMAGE_REGISTRY and NEUMF_IMAGE_TAG replace the registry and the tag of all images; NEUMF_IMAGE_TRAIN is the
-    whole reference of that one, for example with its digest.
+    NEUMF_IMAGE_REGISTRY and NEUMF_IMAGE_TAG replace the registry and the tag; `neumf compile` takes digests.
 
     Args:
         name: The step's dependency set, a table of images/images.toml: "download", "train" ….
     """
-    if reference := os.environ.get(f"NEUMF_IMAGE_{name.upper().replace('-', '_')}"):
-        return reference
     registry = os.environ.get("NEUMF_IMAGE_REGISTRY", _DEFAULT_REGISTRY)
     tag = os.environ.get("NEUMF_IMAGE_TAG", _DEFAULT_TAG)
     return f"{registry}/{name}:{tag}"

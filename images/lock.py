@@ -42,7 +42,7 @@ def lock_of(image: Image) -> str:
     """Returns the text of one image's requirements file."""
     if image.packages:
         return _resolve(image)
-    return _HEADER + _in_order([*_blocks(_export(image.extras, image.without)), _kfp()])
+    return _HEADER + _in_order([*_blocks(_export(image.extras, (*image.without, "kfp"))), _kfp()])
 
 
 def lock_of_tests() -> str:

@@ -17,6 +17,7 @@ _MODULES = {
     "download": "components.download.download",
     "generate": "components.generate.generate",
     "baseline": "components.baseline.baseline",
+    "publish": "components.publish.publish",
     "train": "components.train.train",
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Pushes images and writes how the pipeline refers to them, by digest: images/push.sh FILE SET…
+# Pushes images and writes how a pipeline refers to them, for `neumf compile --image-digests-file`: images/push.sh FILE.json SET…
 #
 #   REGISTRY  where the names begin
 #   TAG       the tag that images/build.sh gave
@@ -9,6 +9,7 @@ set -euo pipefail
 file=$1
 shift
 mkdir -p "$(dirname "$file")"
+separator="{"
 : >"$file.partial"
 for set_name in "$@"; do
   docker push "$REGISTRY/$set_name:$TAG"
@@ -18,7 +19,8 @@ for set_name in "$@"; do
     docker push "$REGISTRY/$set_name:$CACHE"
   fi
   digest=$(docker image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' "$REGISTRY/$set_name:$TAG" | grep -m 1 "$REGISTRY/$set_name@")
-  variable=NEUMF_IMAGE_$(tr 'a-z-' 'A-Z_' <<<"$set_name")
-  echo "export $variable=$digest" >>"$file.partial"
+  printf '%s\n  "%s": "%s"' "$separator" "$set_name" "$digest" >>"$file.partial"
+  separator=,
 done
+printf '\n}\n' >>"$file.partial"
 mv "$file.partial" "$file"
