@@ -33,8 +33,8 @@ _NOT_FOR_TESTS = (
     "types-pyyaml",
     "types-requests",
 )
-# What tests import beside them: the command line's, and another's checksums to compare with.
-_TESTS_IMPORT = ("click", "google-crc32c", "markdown-it-py", "mdurl", "psutil", "pygments", "rich")
+# What tests import beside them: the command line's, YAML, and another's checksums to compare with.
+_TESTS_IMPORT = ("click", "google-crc32c", "markdown-it-py", "mdurl", "psutil", "pygments", "pyyaml", "rich")
 _BLOCK = re.compile(r"^(?=\S)", re.MULTILINE)
 
 
