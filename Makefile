@@ -11,7 +11,7 @@ EMULATOR := .tools/bin/fake-gcs-server
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-distributed check lint types format compile clean emulator browser official recbole bench-generate bench-train bench-evaluate images image-locks sbom audit
+.PHONY: help setup demo test test-distributed check lint types format compile golden clean emulator browser official recbole bench-generate bench-train bench-evaluate images image-locks sbom audit
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -98,8 +98,14 @@ format: setup ## Format the code and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-compile: setup ## Compile the pipeline to build/neumf.yaml
-	$(BIN)/neumf compile --target local --output build/neumf.yaml
+TARGETS := local kfp vertex-cpu vertex-gpu vertex-multi-gpu vertex-tpu
+
+compile: setup ## Compile the pipeline for every target to build/
+	@for target in $(TARGETS); do $(BIN)/neumf compile --target $$target --output build/neumf-$$target.yaml && echo build/neumf-$$target.yaml || exit 1; done
+
+golden: setup ## Write the compiled pipelines that the tests compare with anew
+	$(BIN)/python -W ignore -m tests.pipelines.golden_files
+	@git --no-pager diff --stat tests/pipelines/golden
 
 image-locks: setup ## Write images/requirements/ from uv.lock
 	$(BIN)/python -m images.lock

@@ -1,0 +1,78 @@
+"""Compiles every target for comparison with the files in golden/; `make golden` writes them anew.
+
+What is compared is the compiled pipeline without the steps' source and the texts that describe parameters, which have
+their own tests and would hide what a change does to machines, images, wiring and defaults.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines.compile import compile_pipeline
+from pipelines.parameters import resolve_parameters
+from pipelines.placement import TARGETS, Placement, pool_of
+
+GOLDEN = Path(__file__).parent / "golden"
+DIGESTS = {"train-gpu": "sha256:" + "a" * 64, "download": "europe-docker.pkg.dev/p/r/download@sha256:" + "b" * 64}
+
+
+def placements() -> Iterator[tuple[str, Placement]]:
+    """Yields every target as it comes, and one with everything that can be chosen."""
+    for target in TARGETS:
+        yield target, Placement.on(target)
+    yield (
+        "everything-chosen",
+        Placement(
+            target="vertex-multi-gpu",
+            pool=pool_of("vertex-multi-gpu", "a100-x8-x2"),
+            strategy="spot",
+            max_wait_h=None,
+            timeout_h=12,
+            service_account="neumf-train@my-project.iam.gserviceaccount.com",
+            network="projects/123456/global/networks/research",
+            tensorboard="projects/my-project/locations/europe-west4/tensorboards/42",
+            encryption_key="projects/my-project/locations/europe-west4/keyRings/ring/cryptoKeys/key",
+            labels={"team": "search"},
+            checkpoint_root="gs://my-bucket/checkpoints",
+            image_digests=DIGESTS,
+            dataflow=("project=my-project", "region=europe-west4", "temp_location=gs://my-bucket/temp"),
+        ),
+    )
+
+
+def compiled(placement: Placement, scratch: Path) -> dict[str, Any]:
+    """Returns a target's compiled pipeline."""
+    output = scratch / "pipeline.yaml"
+    compile_pipeline(placement, resolve_parameters("default", ()), output)
+    document: dict[str, Any] = yaml.safe_load(output.read_text(encoding="utf-8"))
+    return document
+
+
+def readable(document: Any) -> Any:
+    """Returns a compiled pipeline without the source of its steps and the descriptions."""
+    if isinstance(document, dict):
+        return {key: readable(value) for key, value in document.items() if key != "description"}
+    if isinstance(document, list):
+        return [readable(value) for value in document]
+    if isinstance(document, str) and "import kfp" in document:
+        return "(the step's source)"
+    return document
+
+
+def write_all(folder: Path, scratch: Path) -> None:
+    """Writes one file a placement."""
+    for name, placement in placements():
+        text = yaml.safe_dump(readable(compiled(placement, scratch)), sort_keys=True, width=110)
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else GOLDEN
+    target.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        write_all(target, Path(scratch))
