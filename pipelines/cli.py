@@ -322,6 +322,47 @@ def compile_command(
     compile_pipeline(placement, parameters, output)
 
 
+@main.command("preflight")
+@placement_options(has_identity=False)
+@_dataset_options(required=False)
+@_preset_options
+@click.option("--region", help="Where Vertex AI is to run it, as us-central1.")
+@click.option("--pipeline-root", metavar="gs://…", help="Where the run's artifacts go.")
+@click.option("--num-users", type=click.IntRange(min=1), help="Of your own data, for the estimate of memory.")
+@click.option("--num-items", type=click.IntRange(min=1), help="Of your own data.")
+@click.option("--num-interactions", type=click.IntRange(min=1), help="Of your own data.")
+@click.option("--online", is_flag=True, help="Ask Google Cloud too, with the application default credentials.")
+@click.option("--project", envvar="GOOGLE_CLOUD_PROJECT", metavar="ID", help="With --online: the project.")
+def preflight_command(
+    placement: Placement,
+    dataset: str | None,
+    mirror: str | None,
+    preset: str,
+    overrides: tuple[str, ...],
+    region: str | None,
+    pipeline_root: str | None,
+    num_users: int | None,
+    num_items: int | None,
+    num_interactions: int | None,
+    online: bool,
+    project: str | None,
+) -> None:
+    """Check a run before it costs anything; status 1 if it would fail.
+
+    Looks at machines, regions, batch sizes, memory, images and places without any network; --online looks whether what
+    is named exists and may be used.
+    """
+    from pipelines.preflight import Plan
+    from pipelines.preflight_command import chosen_size, preflight
+
+    if online and not (project and region):
+        raise InputError("--online needs --project and --region.")
+    parameters = resolve_parameters(preset, _with_dataset(dataset, mirror, overrides))
+    size = chosen_size(num_users, num_items, num_interactions)
+    plan = Plan(placement, parameters, region, pipeline_root, size)
+    preflight(plan, project if online else None, Console())
+
+
 @main.command()
 def pools() -> None:
     """List the hardware that --pool takes for training on Vertex AI."""

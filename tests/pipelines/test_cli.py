@@ -13,7 +13,7 @@ from pipelines.presets import DEFAULTS, PRESETS
 Neumf = Callable[..., subprocess.CompletedProcess[str]]
 COMMANDS = (
     "run", "download", "generate", "train", "baseline", "evaluate", "gate", "recommend", "compare", "compile",
-    "datasets", "presets", "pools",
+    "datasets", "presets", "pools", "preflight",
 )  # fmt: skip
 
 

@@ -1,0 +1,145 @@
+"""Which machines Vertex AI has for training, with which accelerators, and where: tables that age.
+
+`CHECKED` says when they were compared with what `SOURCES` said. What is not listed may exist by now; `neumf preflight`
+says so where it matters.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+CHECKED = "2026-11-25"
+SOURCES = {
+    "machines": "Configure compute resources (docs.cloud.google.com, training/configure-compute)",
+    "flex-start": "Schedule training jobs based on resource availability (training/schedule-jobs-dws)",
+    "tpu": "TPU regions and zones (docs.cloud.google.com/tpu/docs/regions-zones)",
+    "regions": "Vertex AI locations (docs.cloud.google.com/vertex-ai/docs/general/locations)",
+}
+
+_N1_STANDARD = {4: (1, 2, 4), 8: (1, 2, 4), 16: (1, 2, 4), 32: (2, 4), 64: (4,), 96: (4,)}
+_N1_HIGHMEM = {2: (1, 2, 4), 4: (1, 2, 4), 8: (1, 2, 4), 16: (1, 2, 4), 32: (2, 4), 64: (4,), 96: (4,)}
+_N1_HIGHCPU = {16: (1, 2, 4), 32: (2, 4), 64: (4,), 96: (4,)}
+
+# Counts of GPUs that a machine type takes, by GPU. Of N1, whose GPUs are attached by choice, the T4 alone is listed.
+GPU_COUNTS: Mapping[tuple[str, str], tuple[int, ...]] = {
+    **{(f"n1-standard-{size}", "NVIDIA_TESLA_T4"): counts for size, counts in _N1_STANDARD.items()},
+    **{(f"n1-highmem-{size}", "NVIDIA_TESLA_T4"): counts for size, counts in _N1_HIGHMEM.items()},
+    **{(f"n1-highcpu-{size}", "NVIDIA_TESLA_T4"): counts for size, counts in _N1_HIGHCPU.items()},
+    **{(f"g2-standard-{size}", "NVIDIA_L4"): (1,) for size in (4, 8, 12, 16, 32)},
+    ("g2-standard-24", "NVIDIA_L4"): (2,),
+    ("g2-standard-48", "NVIDIA_L4"): (4,),
+    ("g2-standard-96", "NVIDIA_L4"): (8,),
+    **{(f"a2-highgpu-{count}g", "NVIDIA_TESLA_A100"): (count,) for count in (1, 2, 4, 8)},
+    ("a2-megagpu-16g", "NVIDIA_TESLA_A100"): (16,),
+    **{(f"a2-ultragpu-{count}g", "NVIDIA_A100_80GB"): (count,) for count in (1, 2, 4, 8)},
+    **{(f"a3-highgpu-{count}g", "NVIDIA_H100_80GB"): (count,) for count in (1, 2, 4, 8)},
+    ("a3-megagpu-8g", "NVIDIA_H100_MEGA_80GB"): (8,),
+}
+# Counts of cores of a TPU that one machine, and so this project's training, can drive.
+TPU_CORES: Mapping[str, int] = {"TPU_V2": 8, "TPU_V3": 8}
+# The topologies of a TPU v5e that are one machine. Larger ones are several, which one process cannot drive.
+TPU_TOPOLOGIES: Mapping[str, str] = {
+    "ct5lp-hightpu-1t": "1x1",
+    "ct5lp-hightpu-4t": "2x2",
+    "ct5lp-hightpu-8t": "2x4",
+}
+TPU_V5E = "TPU_V5_LITEPOD"
+_SIZES = {
+    "e2-standard": (4, 8, 16, 32),
+    "e2-highmem": (2, 4, 8, 16),
+    "e2-highcpu": (16, 32),
+    "n1-standard": (4, 8, 16, 32, 64, 96),
+    "n1-highmem": (2, 4, 8, 16, 32, 64, 96),
+    "n1-highcpu": (16, 32, 64, 96),
+    "n2-standard": (4, 8, 16, 32, 48, 64, 80),
+    "n2-highmem": (2, 4, 8, 16, 32, 48, 64, 80),
+    "n2-highcpu": (16, 32, 48, 64, 80),
+    "n4-standard": (2, 4, 8, 16, 32, 48, 64, 80),
+    "n4-highmem": (2, 4, 8, 16, 32, 48, 64, 80),
+    "n4-highcpu": (2, 4, 8, 16, 32, 48, 64, 80),
+    "c2-standard": (4, 8, 16, 30, 60),
+}
+CPU_MACHINES = frozenset(f"{family}-{size}" for family, sizes in _SIZES.items() for size in sizes)
+# GB of memory a virtual processor, and the families' kinds.
+_GB_A_CPU = {"standard": 4.0, "highmem": 8.0, "highcpu": 1.0}
+_GB_A_CPU_N1 = {"standard": 3.75, "highmem": 6.5, "highcpu": 0.9}
+
+# GPUs that flex-start (Dynamic Workload Scheduler) finds; it takes no TPU, and all pools must have the same machines.
+FLEX_START_GPUS = ("NVIDIA_L4", "NVIDIA_TESLA_A100", "NVIDIA_A100_80GB", "NVIDIA_H100_80GB", "NVIDIA_H100_MEGA_80GB")
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """One kind of accelerator.
+
+    Attributes:
+        memory_gb: Of one GPU or one TPU core, as one replica of the model has it.
+        regions: Where it is offered, as recalled: only those of the TPU v5e in America were compared with a source. A
+            region that is missing is a reason to look it up, not an error.
+        quota: Vertex AI's metric that limits it in training.
+    """
+
+    memory_gb: float
+    regions: tuple[str, ...]
+    quota: str
+
+
+ACCELERATORS: Mapping[str, Accelerator] = {
+    "NVIDIA_TESLA_T4": Accelerator(
+        16,
+        ("us-central1", "us-east1", "us-west1", "europe-west4", "asia-east1", "asia-northeast1", "asia-southeast1"),
+        "custom_model_training_nvidia_t4_gpus",
+    ),
+    "NVIDIA_L4": Accelerator(
+        24,
+        ("us-central1", "us-east1", "us-east4", "us-west1", "europe-west1", "europe-west2", "europe-west4",
+         "asia-northeast1", "asia-northeast3", "asia-south1", "asia-southeast1"),
+        "custom_model_training_nvidia_l4_gpus",
+    ),
+    "NVIDIA_TESLA_A100": Accelerator(
+        40,
+        ("us-central1", "us-west1", "us-east1", "europe-west4", "asia-northeast1", "asia-northeast3",
+         "asia-southeast1"),
+        "custom_model_training_nvidia_a100_gpus",
+    ),
+    "NVIDIA_A100_80GB": Accelerator(
+        80, ("us-central1", "us-east4", "europe-west4", "asia-southeast1"),
+        "custom_model_training_nvidia_a100_80gb_gpus",
+    ),
+    "NVIDIA_H100_80GB": Accelerator(
+        80, ("us-central1", "us-east4", "us-east5", "us-west1", "europe-west4", "asia-southeast1"),
+        "custom_model_training_nvidia_h100_gpus",
+    ),
+    "NVIDIA_H100_MEGA_80GB": Accelerator(
+        80, ("us-central1", "us-east4", "us-east5", "us-west1", "europe-west4", "asia-southeast1"),
+        "custom_model_training_nvidia_h100_mega_gpus",
+    ),
+    "TPU_V2": Accelerator(8, ("us-central1", "europe-west4", "asia-east1"), "custom_model_training_tpu_v2"),
+    "TPU_V3": Accelerator(16, ("us-central1", "europe-west4"), "custom_model_training_tpu_v3"),
+    TPU_V5E: Accelerator(
+        16, ("us-central1", "us-south1", "us-west1", "us-west4", "europe-west4", "asia-southeast1"),
+        "custom_model_training_tpu_v5e",
+    ),
+}  # fmt: skip
+
+# Regions of Vertex AI. A name that is missing here is looked up, not refused.
+REGIONS = frozenset(
+    (
+        "us-central1", "us-east1", "us-east4", "us-east5", "us-south1", "us-west1", "us-west2", "us-west3", "us-west4",
+        "northamerica-northeast1", "northamerica-northeast2", "southamerica-east1", "southamerica-west1",
+        "europe-central2", "europe-north1", "europe-southwest1", "europe-west1", "europe-west2", "europe-west3",
+        "europe-west4", "europe-west6", "europe-west8", "europe-west9", "europe-west12",
+        "asia-east1", "asia-east2", "asia-northeast1", "asia-northeast2", "asia-northeast3", "asia-south1",
+        "asia-southeast1", "asia-southeast2", "australia-southeast1", "australia-southeast2",
+        "me-central1", "me-central2", "me-west1", "africa-south1",
+    )
+)  # fmt: skip
+
+
+def machine_memory_gb(machine_type: str) -> float | None:
+    """Returns how much main memory a general machine type has; None for one that is not listed."""
+    match = re.fullmatch(r"(\w\d)-(standard|highmem|highcpu)-(\d+)", machine_type)
+    if match is None or machine_type not in CPU_MACHINES:
+        return None
+    family, kind, cpus = match.groups()
+    return (_GB_A_CPU_N1 if family == "n1" else _GB_A_CPU)[kind] * int(cpus)

@@ -1,0 +1,246 @@
+"""Checks a pipeline before any money is spent on it."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from components.download.catalog import CATALOG, SourceKind, parse_dataset, parse_synthetic_options
+from components.ncf.errors import InputError
+from pipelines.findings import Finding, error, warning
+from pipelines.machines import ACCELERATORS, machine_memory_gb
+from pipelines.memory import DataSize, MemoryEstimate, estimate_memory
+from pipelines.parameters import check_parameters, step_config
+from pipelines.placed_steps import image_of, placed_parameters
+from pipelines.placement import Placement
+from pipelines.preflight_machines import accelerator_of, check_machines
+from pipelines.worker_pools import WorkerPool
+
+_BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[^\s]*)?")
+# What a container on the platform can read: buckets, web servers, and buckets that are mounted.
+_ELSEWHERE = ("gs://", "https://", "http://", "/gcs/")
+_OFFICIAL_CANDIDATES = 1_000  # of loo-999-masked, one positive and 999 negatives
+_GB = 1e9
+_FULL, _NEARLY_FULL = 1.0, 0.8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run as it is meant to be submitted.
+
+    Attributes:
+        placement: Where it runs.
+        parameters: Every parameter of every step.
+        region: Where Vertex AI runs it; None leaves regions unchecked.
+        pipeline_root: Where the artifacts go; None leaves it unchecked.
+        size: Of the data, where the data set's own is not known or another is meant.
+    """
+
+    placement: Placement
+    parameters: Mapping[str, Mapping[str, Any]]
+    region: str | None
+    pipeline_root: str | None
+    size: DataSize | None
+
+
+def check_plan(plan: Plan) -> list[Finding]:
+    """Returns everything that is wrong with a plan, errors first; nothing is asked of any server."""
+    findings = [
+        *_check_values(plan),
+        *check_machines(plan.placement, plan.region),
+        *_check_strategy(plan),
+        *_check_batches(plan),
+        *_check_memory(plan),
+        *_check_images(plan.placement),
+        *_check_places(plan),
+    ]
+    return sorted(findings, key=lambda finding: finding.severity != "error")
+
+
+def memory_of(plan: Plan) -> MemoryEstimate | None:
+    """Returns the memory that one replica needs; None where the size of the data is unknown."""
+    size = plan.size or data_size(plan.parameters["download"]["dataset"])
+    if size is None:
+        return None
+    return estimate_memory(plan.parameters["train"], size, _num_replicas(plan))
+
+
+def data_size(dataset: str) -> DataSize | None:
+    """Returns the size of a data set of the catalogue, or None for somebody's own."""
+    try:
+        source = parse_dataset(dataset)
+        if source.kind is SourceKind.MOVIELENS:
+            entry = CATALOG[source.argument]
+            return DataSize(entry.num_users, entry.num_items, entry.num_interactions)
+        if source.kind is SourceKind.SYNTHETIC:
+            shape, entry = parse_synthetic_options(source.argument), CATALOG["synthetic"]
+            density = entry.num_interactions / (entry.num_users * entry.num_items)
+            return DataSize(shape.num_users, shape.num_items, round(density * shape.num_users * shape.num_items))
+    except InputError:
+        pass  # the parameters' own check says so
+    return None
+
+
+def _check_values(plan: Plan) -> Iterator[Finding]:
+    from pipelines.neumf import COMPONENTS, step_parameters
+
+    for step in COMPONENTS:
+        for name, kind in step_parameters(step).items():
+            value = plan.parameters.get(step, {}).get(name)
+            if value is None:
+                yield error("parameters", f"{step}.{name} has no value: set it to a {_name_of(kind)}.")
+            elif not _is_of(value, kind):
+                yield error("parameters", f"{step}.{name} is {value!r}: it must be a {_name_of(kind)}.")
+    try:
+        check_parameters(plan.parameters)
+    except InputError as mistake:
+        yield error("parameters", str(mistake))
+    try:
+        placed_parameters(plan.placement, plan.parameters)
+    except InputError as mistake:
+        yield error("parameters", str(mistake))
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    origin = getattr(kind, "__origin__", kind)
+    if origin is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if origin is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, origin)
+
+
+def _name_of(kind: Any) -> str:
+    if getattr(kind, "__args__", None):
+        return f"list of {kind.__args__[0].__name__}"
+    return {str: "text", int: "whole number", float: "number", bool: "true or false"}.get(kind, str(kind))
+
+
+def _check_strategy(plan: Plan) -> Iterator[Finding]:
+    pool, strategy = plan.placement.pool, plan.parameters["train"]["strategy"]
+    if pool is None or strategy == "auto":
+        return
+    fitting = _fitting_strategies(pool)
+    if strategy not in fitting:
+        yield error(
+            "strategy",
+            f"train.strategy {strategy} does not fit the pool {pool.name} ({pool.description}): use "
+            f"{' or '.join(fitting)}, or auto.",
+        )
+    elif strategy == "one_device" and pool.num_replicas > 1:
+        yield warning(
+            "strategy",
+            f"train.strategy one_device trains on one of the {pool.num_replicas} accelerators of the pool {pool.name}: "
+            "use auto, or a smaller pool.",
+        )
+
+
+def _fitting_strategies(pool: WorkerPool) -> list[str]:
+    if pool.chief.is_tpu:
+        return ["tpu"]
+    if pool.num_parameter_servers:
+        return ["parameter_server"]
+    if pool.num_workers:
+        return ["multi_worker_mirrored"]
+    return ["one_device", "mirrored"]
+
+
+def _num_replicas(plan: Plan) -> int:
+    """Returns how many replicas share a global batch."""
+    pool = plan.placement.pool
+    if pool is None or plan.parameters["train"]["strategy"] == "one_device":
+        return 1
+    # With parameter servers, each worker takes a global batch of its own.
+    return pool.chief.num_replicas if pool.num_parameter_servers else pool.num_replicas
+
+
+def _check_batches(plan: Plan) -> Iterator[Finding]:
+    train, num_replicas = plan.parameters["train"], _num_replicas(plan)
+    try:
+        group = 1 if train["training_records"] == "offline" else 1 + train["num_train_negatives"]
+        step_config("train", train).groups_per_replica(num_replicas, group)
+    except InputError as mistake:
+        if "replicas" in str(mistake):  # the others are the parameters' own
+            yield error("batch size", str(mistake))
+    generate = plan.parameters["generate"]
+    block = num_replicas * _OFFICIAL_CANDIDATES
+    if "loo-999-masked" in generate["protocols"] and generate["eval_prebatch_size"] % block:
+        nearest = max(1, round(generate["eval_prebatch_size"] / block)) * block
+        yield warning(
+            "evaluation batch",
+            f"generate.eval_prebatch_size {generate['eval_prebatch_size']} is not divisible by {block}, which is "
+            f"{num_replicas} replicas by {_OFFICIAL_CANDIDATES} candidates: TensorFlow's official trainer refuses it "
+            f"there; use {nearest}.",
+        )
+
+
+def _check_memory(plan: Plan) -> Iterator[Finding]:
+    pool = plan.placement.pool
+    if pool is None:
+        return
+    need = memory_of(plan)
+    if need is None:
+        dataset = plan.parameters["download"]["dataset"]
+        yield warning(
+            "memory",
+            f"the size of {dataset} is not known: give --num-users, --num-items and --num-interactions.",
+        )
+        return
+    known = ACCELERATORS.get(accelerator_of(pool.chief))
+    has_gb = known.memory_gb if known else machine_memory_gb(pool.chief.machine_type)
+    if has_gb is None:
+        return
+    share = need.total / (has_gb * _GB)
+    if share > _NEARLY_FULL:
+        text = (
+            f"a replica needs about {need.total / _GB:.1f} GB (tables {need.weights / _GB:.1f}, optimizer "
+            f"{need.optimizer / _GB:.1f}, gradients and new values {need.update / _GB:.1f}, best epoch "
+            f"{need.best / _GB:.1f}, data {need.data / _GB:.1f}, a step {need.activations / _GB:.1f}) and has "
+            f"{has_gb:g} GB: use train.optimizer=sgd, fewer train.num_factors, a smaller train.device_data_limit_mb or "
+            "a pool with more memory."
+        )
+        yield error("memory", text) if share > _FULL else warning("memory", text)
+
+
+def _check_images(placement: Placement) -> Iterator[Finding]:
+    from pipelines.neumf import COMPONENTS
+
+    if placement.target == "local":
+        return
+    images = sorted({image_of(placement, step, component) for step, component in COMPONENTS.items()})
+    unpinned = [image for image in images if "@sha256:" not in image]
+    if unpinned:
+        yield error(
+            "image",
+            f"{', '.join(unpinned)} {'is' if len(unpinned) == 1 else 'are'} named by a tag, so that the cache would "
+            "return what an older build made: give the digests with --image-digest or --image-digests-file.",
+        )
+    if any("." not in image.partition("/")[0] for image in images):
+        yield error(
+            "image",
+            f"{images[0]} names no registry, where the platform would look for it: set NEUMF_IMAGE_REGISTRY to "
+            "REGION-docker.pkg.dev/PROJECT/REPOSITORY, or give whole references with --image-digest.",
+        )
+
+
+def _check_places(plan: Plan) -> Iterator[Finding]:
+    root = plan.pipeline_root
+    if root is not None and plan.placement.is_vertex and not _BUCKET.fullmatch(root):
+        yield error("pipeline root", f"{root!r} is no folder of a bucket: write gs://BUCKET/FOLDER.")
+    if plan.placement.target == "local":
+        return
+    download, evaluate = plan.parameters["download"], plan.parameters["evaluate"]
+    kind, separator, uri = download["dataset"].partition(":")
+    places = {
+        "download.dataset": uri if separator and kind in ("csv", "ncf") else "",
+        "download.mirror": download["mirror"],
+        "download.titles": download["titles"],
+        "evaluate.champion": evaluate["champion"],
+    }
+    for name, place in places.items():
+        if place and not str(place).startswith(_ELSEWHERE):
+            yield error(
+                "places",
+                f"{name} {place} is on this machine, where the steps do not run: copy it to a bucket and give its "
+                "gs:// address.",
+            )

@@ -1,0 +1,67 @@
+"""`neumf preflight`: prints what the checks found."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from components.ncf.errors import InputError
+from pipelines.findings import Finding
+from pipelines.memory import DataSize
+from pipelines.preflight import Plan, check_plan, memory_of
+
+_GB = 1e9
+
+
+def chosen_size(num_users: int | None, num_items: int | None, num_interactions: int | None) -> DataSize | None:
+    """Returns the size that somebody gave.
+
+    Raises:
+        InputError: A part of it is missing.
+    """
+    given = {"--num-users": num_users, "--num-items": num_items, "--num-interactions": num_interactions}
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return None
+    if num_users is None or num_items is None or num_interactions is None:
+        raise InputError(f"{', '.join(missing)} is missing: the size of the data has three parts.")
+    return DataSize(num_users, num_items, num_interactions)
+
+
+def preflight(plan: Plan, online_project: str | None, console: Console) -> None:
+    """Checks a plan and prints what was found.
+
+    Args:
+        plan: The run.
+        online_project: The project whose servers are asked too; None asks none.
+        console: Where to print.
+
+    Raises:
+        InputError: There are errors.
+    """
+    findings = check_plan(plan)
+    if online_project is not None:
+        from pipelines.preflight_online import HOSTS, check_online, signed_session
+
+        findings += check_online(plan, online_project, signed_session(), HOSTS)
+    _print(plan, findings, console)
+    num_errors = sum(finding.severity == "error" for finding in findings)
+    if num_errors:
+        raise InputError(f"{num_errors} of {len(findings)} findings would stop this run: change what they say.")
+
+
+def _print(plan: Plan, findings: Sequence[Finding], console: Console) -> None:
+    if findings:
+        table = Table("", "about", "finding", box=None, show_header=False)
+        for finding in findings:
+            color = "red" if finding.severity == "error" else "yellow"
+            table.add_row(f"[{color}]{finding.severity}[/{color}]", finding.subject, escape(finding.message))
+        console.print(table)
+    pool, memory = plan.placement.pool, memory_of(plan)
+    if pool is not None:
+        console.print(f"pool {pool.name}: {pool.num_machines} machines, {pool.num_replicas} replicas", highlight=False)
+    if memory is not None:
+        console.print(f"memory of a replica: about {memory.total / _GB:.2f} GB", highlight=False)
+    if not any(finding.severity == "error" for finding in findings):
+        console.print("nothing found that would stop this run", highlight=False)
