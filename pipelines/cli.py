@@ -13,11 +13,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from components.ncf.errors import InputError
+from pipelines.command_options import absolute_place, dataset_options, preset_options, with_dataset
 from pipelines.dataflow import DataflowOptions, dataflow_options
 from pipelines.parameters import resolve_parameters, step_config
 from pipelines.placement import Placement
+from pipelines.placement_commands import compile_command, pools, preflight_command
 from pipelines.placement_options import placement_options
-from pipelines.presets import DEFAULT_PRESET, PRESETS
+from pipelines.presets import PRESETS
 from pipelines.run_local import RUNNERS
 from pipelines.submit_options import SubmitOptions, submit_options
 
@@ -37,32 +39,11 @@ class _Group(click.Group):
             ctx.exit(getattr(error, "exit_status", 1))
 
 
-def _preset_options(command: Command) -> Command:
-    command = click.option(
-        "--set",
-        "overrides",
-        multiple=True,
-        metavar="STEP.PARAMETER=VALUE",
-        help="Change one parameter, as train.num_epochs=5 or generate.min_ratings=10; may be repeated.",
-    )(command)
-    return click.option(
-        "--preset", default=DEFAULT_PRESET, show_default=True, help="Named choice of parameters; see `neumf presets`."
-    )(command)
-
-
-def _dataset_options(required: bool) -> Callable[[Command], Command]:
-    def decorate(command: Command) -> Command:
-        command = click.option(
-            "--mirror", help="Where NAME.zip and NAME.zip.md5 are: a https://, gs:// or file:// folder."
-        )(command)
-        return click.option(
-            "--dataset", required=required, help="A name of `neumf datasets`, csv:URI or ncf:URI-PREFIX."
-        )(command)
-
-    return decorate
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=_Group,
+    commands=[compile_command, preflight_command, pools],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(package_name="neumf-pipeline")
 def main() -> None:
     """Train and evaluate a NeuMF recommender, as a pipeline or step by step.
@@ -79,8 +60,8 @@ def main() -> None:
 
 
 @main.command()
-@_dataset_options(required=False)
-@_preset_options
+@dataset_options(required=False)
+@preset_options
 @click.option("--runner", type=click.Choice(RUNNERS), default="subprocess", show_default=True,
               help="Which of kfp's local runners runs the steps.")  # fmt: skip
 @click.option("--run-dir", type=_FOLDER, help="A new folder for everything the run writes.  [default: runs/TIME]")
@@ -105,11 +86,11 @@ def run(
     from pipelines.display import print_summary
     from pipelines.run import SUMMARY_NAME, run_pipeline
 
-    parameters = resolve_parameters(preset, _with_dataset(dataset, mirror, overrides))
+    parameters = resolve_parameters(preset, with_dataset(dataset, mirror, overrides))
     if checkpoint_dir is not None:
         parameters["train"]["checkpoint_dir"] = str(checkpoint_dir.absolute())
     if champion is not None:
-        parameters["evaluate"]["champion"] = _absolute(f"={champion}", "=")[1:]
+        parameters["evaluate"]["champion"] = absolute_place(f"={champion}", "=")[1:]
     # This very stream: while kfp runs, sys.stdout is what its lines are read from.
     console = Console(file=sys.stdout)
     run_dir = run_dir or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
@@ -119,22 +100,22 @@ def run(
 
 
 @main.command()
-@_dataset_options(required=True)
-@_preset_options
+@dataset_options(required=True)
+@preset_options
 @click.option("--output", type=_FOLDER, required=True, help="The `ratings` folder to write.")
 def download(dataset: str, mirror: str | None, preset: str, overrides: tuple[str, ...], output: Path) -> None:
     """Fetch interactions, check and parse them into Parquet."""
     from components.download.download import download as run_step
     from components.ncf.step import running_step
 
-    config = _step_config("download", preset, _with_dataset(dataset, mirror, overrides))
+    config = _step_config("download", preset, with_dataset(dataset, mirror, overrides))
     with running_step("download"):
         run_step(config, output)
 
 
 @main.command()
 @click.option("--ratings", required=True, metavar="FOLDER|gs://…", help="The folder that download wrote.")
-@_preset_options
+@preset_options
 @click.option("--offline-epochs", type=int, help="Short for --set generate.offline_epochs=N: training epochs to write "
               "with their negatives, for trainers that draw none.")  # fmt: skip
 @click.option("--beam-runner", help="Short for --set generate.beam_runner=NAME: in_memory, flink or dataflow.")
@@ -167,7 +148,7 @@ def generate(
 
 @main.command()
 @click.option("--examples", type=_FOLDER, required=True, help="The folder that generate wrote.")
-@_preset_options
+@preset_options
 @click.option("--seed", type=int, help="Short for --set train.seed=SEED.")
 @click.option("--checkpoint-dir", type=_FOLDER, help="Where epochs are saved and a killed run resumes.")
 @click.option("--output", type=_FOLDER, required=True, help="The `model` folder to write.")
@@ -193,7 +174,7 @@ def train(
 
 @main.command()
 @click.option("--examples", type=_FOLDER, required=True, help="The folder that generate wrote.")
-@_preset_options
+@preset_options
 @click.option("--model-selection", help="That of the model it is compared with.  [default: the preset's]")
 @click.option("--output", type=_FOLDER, required=True, help="The `baseline` folder to write.")
 def baseline(
@@ -216,7 +197,7 @@ def baseline(
 @click.option("--baseline", type=_FOLDER, help="The folder that baseline wrote, to rank beside the model.")
 @click.option("--champion", metavar="FOLDER|gs://…", help="Short for --set evaluate.champion=MODEL: another run "
               "'s model to rank.")  # fmt: skip
-@_preset_options
+@preset_options
 @click.option("--output", type=_FOLDER, required=True, help="The `evaluation` folder to write.")
 def evaluate(
     model: Path,
@@ -245,7 +226,7 @@ def evaluate(
 
 @main.command()
 @click.option("--evaluation", type=_FOLDER, required=True, help="The folder that evaluate wrote.")
-@_preset_options
+@preset_options
 @click.option("--output", type=_FOLDER, required=True, help="The `decision` folder to write.")
 def gate(evaluation: Path, preset: str, overrides: tuple[str, ...], output: Path) -> None:
     """Decide whether the model is promoted; status 0 either way, see decision.json."""
@@ -262,7 +243,7 @@ def gate(evaluation: Path, preset: str, overrides: tuple[str, ...], output: Path
 @click.option("--model", type=_FOLDER, required=True, help="The folder that train wrote.")
 @click.option("--examples", type=_FOLDER, required=True, help="The folder that generate wrote.")
 @click.option("--user", "users", multiple=True, help="A raw user id; may be repeated.  [default: all users]")
-@_preset_options
+@preset_options
 @click.option("--output", type=_FOLDER, required=True, help="The `recommendations` folder to write.")
 def recommend(
     model: Path, examples: Path, users: tuple[str, ...], preset: str, overrides: tuple[str, ...], output: Path
@@ -300,85 +281,11 @@ def compare(runs: tuple[Path, ...], as_json: bool) -> None:
         print_comparison(Console(), comparison)
 
 
-@main.command("compile")
-@placement_options(has_identity=False)
-@_dataset_options(required=False)
-@_preset_options
-@click.option("--output", type=_FOLDER, required=True, help="The YAML file to write.")
-def compile_command(
-    placement: Placement,
-    dataset: str | None,
-    mirror: str | None,
-    preset: str,
-    overrides: tuple[str, ...],
-    output: Path,
-) -> None:
-    """Compile the pipeline to YAML, with the chosen parameters as its defaults."""
-    from pipelines.compile import compile_pipeline
-    from pipelines.parameters import check_parameters
-
-    parameters = resolve_parameters(preset, _with_dataset(dataset, mirror, overrides))
-    check_parameters(parameters)
-    compile_pipeline(placement, parameters, output)
-
-
-@main.command("preflight")
-@placement_options(has_identity=False)
-@_dataset_options(required=False)
-@_preset_options
-@click.option("--region", help="Where Vertex AI is to run it, as us-central1.")
-@click.option("--pipeline-root", metavar="gs://…", help="Where the run's artifacts go.")
-@click.option("--num-users", type=click.IntRange(min=1), help="Of your own data, for the estimate of memory.")
-@click.option("--num-items", type=click.IntRange(min=1), help="Of your own data.")
-@click.option("--num-interactions", type=click.IntRange(min=1), help="Of your own data.")
-@click.option("--online", is_flag=True, help="Ask Google Cloud too, with the application default credentials.")
-@click.option("--project", envvar="GOOGLE_CLOUD_PROJECT", metavar="ID", help="With --online: the project.")
-def preflight_command(
-    placement: Placement,
-    dataset: str | None,
-    mirror: str | None,
-    preset: str,
-    overrides: tuple[str, ...],
-    region: str | None,
-    pipeline_root: str | None,
-    num_users: int | None,
-    num_items: int | None,
-    num_interactions: int | None,
-    online: bool,
-    project: str | None,
-) -> None:
-    """Check a run before it costs anything; status 1 if it would fail.
-
-    Looks at machines, regions, batch sizes, memory, images and places without any network; --online looks whether what
-    is named exists and may be used.
-    """
-    from pipelines.preflight import Plan
-    from pipelines.preflight_command import chosen_size, preflight
-
-    if online and not (project and region):
-        raise InputError("--online needs --project and --region.")
-    parameters = resolve_parameters(preset, _with_dataset(dataset, mirror, overrides))
-    size = chosen_size(num_users, num_items, num_interactions)
-    plan = Plan(placement, parameters, region, pipeline_root, size)
-    preflight(plan, project if online else None, Console())
-
-
-@main.command()
-def pools() -> None:
-    """List the hardware that --pool takes for training on Vertex AI."""
-    from pipelines.worker_pools import POOLS
-
-    table = Table("name", "replicas", "machine", "what it is", box=None)
-    for pool in POOLS.values():
-        table.add_row(pool.name, str(pool.num_replicas), pool.chief.machine_type, pool.description)
-    Console().print(table)
-
-
 @main.command()
 @placement_options(has_identity=True)
 @submit_options
-@_dataset_options(required=False)
-@_preset_options
+@dataset_options(required=False)
+@preset_options
 def submit(
     options: SubmitOptions,
     placement: Placement,
@@ -394,7 +301,7 @@ def submit(
     """
     from pipelines.submit import submit as run_submit
 
-    run_submit(options, placement, preset, _with_dataset(dataset, mirror, overrides), Console(file=sys.stdout))
+    run_submit(options, placement, preset, with_dataset(dataset, mirror, overrides), Console(file=sys.stdout))
 
 
 @main.command()
@@ -426,23 +333,6 @@ def presets(name: str | None) -> None:
         for parameter, value in values.items():
             table.add_row(f"{step}.{parameter}", str(value) if value != "" else "(none)")
     console.print(table)
-
-
-def _with_dataset(dataset: str | None, mirror: str | None, overrides: tuple[str, ...]) -> list[str]:
-    given = {
-        "download.dataset": _absolute(dataset) if dataset and dataset.startswith(("csv:", "ncf:")) else dataset,
-        "download.mirror": mirror,
-    }
-    return [
-        *(f"{name}={value}" for name, value in given.items() if value is not None),
-        *(_absolute(text, "=") if text.startswith("download.titles=") else text for text in overrides),
-    ]
-
-
-def _absolute(text: str, separator: str = ":") -> str:
-    """Completes a relative path behind the separator: a step may run in another working directory."""
-    head, _, place = text.partition(separator)
-    return text if "://" in place or not place else f"{head}{separator}{Path(place).expanduser().absolute()}"
 
 
 def _step_config(step: str, preset: str, overrides: tuple[str, ...] | list[str]) -> Any:

@@ -38,6 +38,7 @@ RESOURCES: Mapping[str, Resources] = {
     "evaluate": Resources("16", "64G", 1),
     "gate": Resources("2", "4G", 1),
     "recommend": Resources("16", "64G", 1),
+    "publish": Resources("2", "8G", 1),
 }
 # On Dataflow the container only waits.
 _WAITING = Resources("2", "8G", 1)

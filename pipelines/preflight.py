@@ -45,6 +45,9 @@ class Plan:
 
 def check_plan(plan: Plan) -> list[Finding]:
     """Returns everything that is wrong with a plan, errors first; nothing is asked of any server."""
+    mistyped = list(_check_types(plan))
+    if mistyped:
+        return mistyped  # the other checks count with them
     findings = [
         *_check_values(plan),
         *check_machines(plan.placement, plan.region),
@@ -81,7 +84,7 @@ def data_size(dataset: str) -> DataSize | None:
     return None
 
 
-def _check_values(plan: Plan) -> Iterator[Finding]:
+def _check_types(plan: Plan) -> Iterator[Finding]:
     from pipelines.neumf import COMPONENTS, step_parameters
 
     for step in COMPONENTS:
@@ -91,6 +94,9 @@ def _check_values(plan: Plan) -> Iterator[Finding]:
                 yield error("parameters", f"{step}.{name} has no value: set it to a {_name_of(kind)}.")
             elif not _is_of(value, kind):
                 yield error("parameters", f"{step}.{name} is {value!r}: it must be a {_name_of(kind)}.")
+
+
+def _check_values(plan: Plan) -> Iterator[Finding]:
     try:
         check_parameters(plan.parameters)
     except InputError as mistake:
@@ -164,7 +170,8 @@ def _check_batches(plan: Plan) -> Iterator[Finding]:
             yield error("batch size", str(mistake))
     generate = plan.parameters["generate"]
     block = num_replicas * _OFFICIAL_CANDIDATES
-    if "loo-999-masked" in generate["protocols"] and generate["eval_prebatch_size"] % block:
+    # Our own loop fills a block up that its replicas cannot divide.
+    if generate["offline_epochs"] and generate["eval_prebatch_size"] % block:
         nearest = max(1, round(generate["eval_prebatch_size"] / block)) * block
         yield warning(
             "evaluation batch",

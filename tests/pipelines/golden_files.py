@@ -1,7 +1,8 @@
 """Compiles every target for comparison with the files in golden/; `make golden` writes them anew.
 
 What is compared is the compiled pipeline without the steps' source and the texts that describe parameters, which have
-their own tests and would hide what a change does to machines, images, wiring and defaults.
+their own tests and would hide what a change does to machines, images, wiring and defaults. local.yaml has all of the
+rest; the other files have what a placement can change: images, resources, retries, the train step, defaults.
 """
 
 import sys
@@ -62,10 +63,34 @@ def readable(document: Any) -> Any:
     return document
 
 
+def all_tasks(document: dict[str, Any]) -> dict[str, Any]:
+    """Returns the tasks of the DAG and of the conditions within it, by name."""
+    dags = [document["root"]["dag"], *(part["dag"] for part in document["components"].values() if "dag" in part)]
+    return {name: task for dag in dags for name, task in dag["tasks"].items()}
+
+
+def placed_parts(document: dict[str, Any], local: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a placement can change; of the defaults, those that are others than on this machine."""
+    ours, theirs = (d["root"]["inputDefinitions"]["parameters"] for d in (document, local))
+    kept = ("cachingOptions", "retryPolicy")
+    return {
+        "train": document["components"]["comp-train"],
+        "executors": document["deploymentSpec"]["executors"],
+        "tasks": {
+            name: {key: value for key, value in task.items() if key in kept}
+            for name, task in all_tasks(document).items()
+        },
+        "defaults": {name: parameter for name, parameter in ours.items() if parameter != theirs[name]},
+    }
+
+
 def write_all(folder: Path, scratch: Path) -> None:
     """Writes one file a placement."""
+    local = compiled(Placement.on("local"), scratch)
     for name, placement in placements():
-        text = yaml.safe_dump(readable(compiled(placement, scratch)), sort_keys=True, width=110)
+        document = compiled(placement, scratch)
+        parts = document if placement.target == "local" else placed_parts(document, local)
+        text = yaml.safe_dump(readable(parts), sort_keys=True, width=110)
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
 
 

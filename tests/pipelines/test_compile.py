@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from components.ncf.errors import InputError
+from pipelines.neumf import COMPONENTS
 from pipelines.placed_steps import RESOURCES, placed_parameters
 from pipelines.placement import TARGETS, Placement, pool_of
 from pipelines.presets import DEFAULTS
 from pipelines.worker_pools import POOLS, Machine, WorkerPool
-from tests.pipelines.golden_files import GOLDEN, compiled, placements
+from tests.pipelines.golden_files import GOLDEN, all_tasks, compiled, placements
 
 ROOT = Path(__file__).parents[2]
 VERTEX = [target for target in TARGETS if target.startswith("vertex-")]
@@ -118,7 +119,8 @@ def test_all_that_was_chosen_reaches_the_job(compile_on: Any) -> None:
 @pytest.mark.parametrize("target", [target for target in TARGETS if target != "local"])
 def test_every_step_has_resources_and_retries(target: str, compile_on: Any) -> None:
     document = compile_on(Placement.on(target))
-    tasks = {**document["root"]["dag"]["tasks"], **document["components"]["comp-condition-1"]["dag"]["tasks"]}
+    tasks = all_tasks(document)
+    assert set(RESOURCES) == set(COMPONENTS)
     for step, resources in RESOURCES.items():
         assert tasks[step]["retryPolicy"]["maxRetryCount"] == resources.num_retries
         is_custom_job = step == "train" and target in VERTEX

@@ -1,0 +1,89 @@
+"""The commands that say where a pipeline runs, and run nothing: compile, preflight, pools."""
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from components.ncf.errors import InputError
+from pipelines.command_options import dataset_options, preset_options, with_dataset
+from pipelines.parameters import resolve_parameters
+from pipelines.placement import Placement
+from pipelines.placement_options import placement_options
+
+_FOLDER = click.Path(path_type=Path)
+
+
+@click.command("compile")
+@placement_options(has_identity=False)
+@dataset_options(required=False)
+@preset_options
+@click.option("--output", type=_FOLDER, required=True, help="The YAML file to write.")
+def compile_command(
+    placement: Placement,
+    dataset: str | None,
+    mirror: str | None,
+    preset: str,
+    overrides: tuple[str, ...],
+    output: Path,
+) -> None:
+    """Compile the pipeline to YAML, with the chosen parameters as its defaults."""
+    from pipelines.compile import compile_pipeline
+    from pipelines.parameters import check_parameters
+
+    parameters = resolve_parameters(preset, with_dataset(dataset, mirror, overrides))
+    check_parameters(parameters)
+    compile_pipeline(placement, parameters, output)
+
+
+@click.command("preflight")
+@placement_options(has_identity=False)
+@dataset_options(required=False)
+@preset_options
+@click.option("--region", help="Where Vertex AI is to run it, as us-central1.")
+@click.option("--pipeline-root", metavar="gs://…", help="Where the run's artifacts go.")
+@click.option("--num-users", type=click.IntRange(min=1), help="Of your own data, for the estimate of memory.")
+@click.option("--num-items", type=click.IntRange(min=1), help="Of your own data.")
+@click.option("--num-interactions", type=click.IntRange(min=1), help="Of your own data.")
+@click.option("--online", is_flag=True, help="Ask Google Cloud too, with the application default credentials.")
+@click.option("--project", envvar="GOOGLE_CLOUD_PROJECT", metavar="ID", help="With --online: the project.")
+def preflight_command(
+    placement: Placement,
+    dataset: str | None,
+    mirror: str | None,
+    preset: str,
+    overrides: tuple[str, ...],
+    region: str | None,
+    pipeline_root: str | None,
+    num_users: int | None,
+    num_items: int | None,
+    num_interactions: int | None,
+    online: bool,
+    project: str | None,
+) -> None:
+    """Check a run before it costs anything; status 1 if it would fail.
+
+    Looks at machines, regions, batch sizes, memory, images and places without any network; --online looks whether what
+    is named exists and may be used.
+    """
+    from pipelines.preflight import Plan
+    from pipelines.preflight_command import chosen_size, preflight
+
+    if online and not (project and region):
+        raise InputError("--online needs --project and --region.")
+    parameters = resolve_parameters(preset, with_dataset(dataset, mirror, overrides))
+    size = chosen_size(num_users, num_items, num_interactions)
+    plan = Plan(placement, parameters, region, pipeline_root, size)
+    preflight(plan, project if online else None, Console())
+
+
+@click.command()
+def pools() -> None:
+    """List the hardware that --pool takes for training on Vertex AI."""
+    from pipelines.worker_pools import POOLS
+
+    table = Table("name", "replicas", "machine", "what it is", box=None)
+    for pool in POOLS.values():
+        table.add_row(pool.name, str(pool.num_replicas), pool.chief.machine_type, pool.description)
+    Console().print(table)

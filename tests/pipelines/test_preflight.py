@@ -1,0 +1,232 @@
+"""What is found before a run. Each case is a mistake that costs an hour or money when Vertex AI finds it."""
+
+import dataclasses
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.ncf.errors import InputError
+from pipelines.findings import Finding
+from pipelines.machines import ACCELERATORS, CPU_MACHINES, GPU_COUNTS, TPU_TOPOLOGIES
+from pipelines.memory import DataSize, estimate_memory
+from pipelines.parameters import resolve_parameters
+from pipelines.placement import TARGETS, Placement, pool_of
+from pipelines.preflight import Plan, check_plan, data_size, memory_of
+from pipelines.preflight_command import chosen_size
+from pipelines.preflight_machines import accelerator_of, check_machines
+from pipelines.presets import DEFAULTS
+from pipelines.worker_pools import POOLS, Machine, WorkerPool
+
+Neumf = Callable[..., subprocess.CompletedProcess[str]]
+DIGESTS = {
+    name: f"us-docker.pkg.dev/p/r/{name}@sha256:{'a' * 64}"
+    for name in ("download", "generate", "train", "train-gpu", "train-tpu", "baseline", "publish")
+}
+
+
+def placed(target: str, pool: str | None = None, **changes: Any) -> Placement:
+    base = dataclasses.replace(Placement.on(target), image_digests=DIGESTS, pool=pool_of(target, pool))
+    return dataclasses.replace(base, **changes)
+
+
+def plan(placement: Placement, *overrides: str, **changes: Any) -> Plan:
+    made = Plan(placement, resolve_parameters("default", overrides), "us-central1", "gs://bucket/runs", None)
+    return dataclasses.replace(made, **changes)
+
+
+def on_machine(machine: Machine, num_workers: int = 0) -> list[Finding]:
+    pool = WorkerPool("x", "", "train", machine, num_workers)
+    return list(check_machines(dataclasses.replace(Placement.on("vertex-cpu"), pool=pool), "us-central1"))
+
+
+def errors(findings: list[Finding]) -> list[str]:
+    return [finding.message for finding in findings if finding.severity == "error"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_as_it_comes_passes(target: str) -> None:
+    assert check_plan(plan(placed(target))) == []
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_every_pool_is_one_that_vertex_has(pool: str) -> None:
+    chief = POOLS[pool].chief
+    target = "vertex-tpu" if chief.is_tpu else "vertex-gpu" if chief.has_gpu else "vertex-cpu"
+    findings = list(check_machines(placed(target, pool), "us-central1"))
+    assert [finding for finding in findings if finding.subject != "reduction server"] == []
+    for machine in (chief, POOLS[pool].parameter_server, POOLS[pool].reduction_server):
+        known = {name for name, _ in GPU_COUNTS} | set(TPU_TOPOLOGIES) | CPU_MACHINES | {"cloud-tpu"}
+        assert machine is None or machine.machine_type in known
+
+
+@pytest.mark.parametrize(
+    ("machine", "advice"),
+    [
+        (Machine("a2-highgpu-1g", "NVIDIA_L4", 1), "a2-highgpu-1g takes NVIDIA_TESLA_A100"),
+        (Machine("g2-standard-12", "NVIDIA_TESLA_T4", 1), "g2-standard-12 takes NVIDIA_L4"),
+        (Machine("a2-highgpu-8g", "NVIDIA_TESLA_A100", 4), "takes 8 NVIDIA_TESLA_A100, not 4"),
+        (Machine("n1-standard-8", "NVIDIA_TESLA_T4", 3), "takes 1 or 2 or 4 NVIDIA_TESLA_T4, not 3"),
+        (Machine("n1-standard-32", "NVIDIA_TESLA_T4", 1), "takes 2 or 4"),
+        (Machine("g2-standard-12"), "set accelerator_type to NVIDIA_L4"),
+        (Machine("ct5lp-hightpu-4t"), "set it to 2x2"),
+        (Machine("ct5lp-hightpu-4t", tpu_topology="2x4"), "use ct5lp-hightpu-8t"),
+        (Machine("ct5lp-hightpu-4t", tpu_topology="4x4"), "set it to 2x2; several machines"),
+        (Machine("ct5lp-hightpu-4t", "TPU_V5_LITEPOD", 4, "2x2"), "leave both out"),
+        (Machine("cloud-tpu", "TPU_V3", 4), "use 8"),
+        (Machine("cloud-tpu", "TPU_V4_POD", 8), "use TPU_V2 or TPU_V3"),
+        (Machine("cloud-tpu"), "use TPU_V2 or TPU_V3"),
+        (Machine("n1-standard-8", "TPU_V3", 8), "needs the machine type cloud-tpu"),
+        (Machine("n2-standard-16", tpu_topology="2x2"), "leave it out"),
+    ],
+)
+def test_a_machine_that_does_not_exist_is_refused_with_one_that_does(machine: Machine, advice: str) -> None:
+    assert any(advice in message for message in errors(on_machine(machine)))
+
+
+def test_a_tpu_has_one_replica() -> None:
+    (message,) = errors(on_machine(Machine("cloud-tpu", "TPU_V3", 8), num_workers=1))
+    assert "set num_workers to 0" in message
+
+
+def test_a_machine_type_that_is_too_new_for_us_is_no_error() -> None:
+    (finding,) = on_machine(Machine("n9-standard-8"))
+    assert finding.severity == "warning"
+
+
+def test_a_region_without_the_accelerator_is_found() -> None:
+    tpu = placed("vertex-tpu")
+    assert list(check_machines(tpu, "us-west4")) == []
+    (finding,) = check_machines(tpu, "europe-west2")
+    assert "us-west4" in finding.message
+    assert [f.subject for f in check_machines(placed("vertex-cpu"), "us-centrall")] == ["region"]
+
+
+def test_flex_start_is_for_gpus_that_are_alike() -> None:
+    assert errors(list(check_machines(placed("vertex-gpu", strategy="flex-start"), None))) == []
+    (tpu,) = errors(list(check_machines(placed("vertex-tpu", strategy="flex-start"), None)))
+    assert "TPU_V5_LITEPOD" in tpu
+    servers = placed("vertex-multi-gpu", "a100-x8-x2", strategy="flex-start")
+    assert any("alike" in message for message in errors(list(check_machines(servers, None))))
+
+
+@pytest.mark.parametrize(
+    ("target", "pool", "override", "message"),
+    [
+        ("vertex-multi-gpu", "a100-x8", "train.global_batch_size=4001", "not divisible by 8 replicas: use 4000"),
+        ("vertex-multi-gpu", "a100-x8-x2", "train.global_batch_size=4008", "not divisible by 16 replicas: use 4000"),
+        ("vertex-tpu", "tpu-v3-8", "train.global_batch_size=32", "use at least 40"),
+        ("vertex-tpu", None, "train.strategy=mirrored", "use tpu, or auto"),
+        ("vertex-multi-gpu", "l4-x2", "train.strategy=mirrored", "use multi_worker_mirrored, or auto"),
+        ("vertex-cpu", "cpu", "train.strategy=parameter_server", "use one_device or mirrored"),
+        ("vertex-gpu", None, "train.mlp_layers=[63,8]", "odd number"),
+        ("vertex-gpu", None, "download.dataset=csv:/data/x.csv", "copy it to a bucket"),
+        ("vertex-gpu", None, "evaluate.champion=/models/1", "copy it to a bucket"),
+    ],
+)
+def test_a_parameter_that_does_not_fit_is_refused(target: str, pool: str | None, override: str, message: str) -> None:
+    findings = check_plan(plan(placed(target, pool), override))
+    assert any(message in text for text in errors(findings)), findings
+
+
+def test_one_batch_size_is_each_replicas_where_one_device_trains() -> None:
+    checked = check_plan(plan(placed("vertex-multi-gpu", "a100-x8"), "train.global_batch_size=4001",
+                              "train.strategy=one_device"))  # fmt: skip
+    assert errors(checked) == []
+    assert any("one of the 8 accelerators" in finding.message for finding in checked)
+
+
+def test_an_evaluation_batch_that_replicas_cannot_divide_is_a_warning() -> None:
+    offline = ("generate.eval_prebatch_size=50000", "generate.offline_epochs=20")
+    (finding,) = check_plan(plan(placed("vertex-multi-gpu", "a100-x8"), *offline))
+    assert (finding.severity, finding.subject) == ("warning", "evaluation batch")
+    assert "use 48000" in finding.message
+
+
+def test_values_of_a_wrong_type_are_found() -> None:
+    parameters = resolve_parameters("default", ())
+    parameters["train"]["num_epochs"] = 2.5
+    del parameters["evaluate"]["seed"]
+    found = errors(check_plan(plan(placed("vertex-gpu"), parameters=parameters)))
+    assert any("train.num_epochs is 2.5: it must be a whole number" in message for message in found)
+    assert any("evaluate.seed has no value" in message for message in found)
+
+
+@pytest.mark.parametrize("root", ["bucket/x", "gs://B", "/gcs/bucket", "gs://a b/c"])
+def test_a_pipeline_root_is_a_bucket(root: str) -> None:
+    (message,) = errors(check_plan(plan(placed("vertex-gpu"), pipeline_root=root)))
+    assert "gs://BUCKET/FOLDER" in message
+
+
+def test_an_image_by_tag_is_refused() -> None:
+    digests = {name: digest for name, digest in DIGESTS.items() if name != "train-gpu"}
+    by_tag = errors(check_plan(plan(placed("vertex-gpu", image_digests=digests))))
+    assert by_tag
+    assert all("train-gpu" in message for message in by_tag)
+    # The plain image of train is still needed: evaluate runs in it.
+    plain = {name: digest for name, digest in DIGESTS.items() if name != "train"}
+    assert errors(check_plan(plan(placed("vertex-gpu", image_digests=plain))))
+
+
+def test_the_estimate_counts_the_weights_that_training_makes() -> None:
+    from components.train.model import Architecture
+
+    train = {**DEFAULTS["train"], "num_factors": 64, "mlp_layers": [256, 256, 128, 64]}
+    shapes = Architecture(1000, 700, 64, (256, 256, 128, 64)).weight_shapes()
+    num_weights = 0
+    for _, shape in shapes:
+        size = 1
+        for axis in shape:
+            size *= axis
+        num_weights += size
+    estimate = estimate_memory(train, DataSize(1000, 700, 50_000), 1)
+    assert estimate.weights == 4 * num_weights
+    assert estimate.optimizer == 2 * estimate.weights
+    assert estimate.data == 12 * 50_000
+    assert estimate_memory({**train, "optimizer": "sgd"}, DataSize(1000, 700, 50_000), 1).optimizer == 0
+
+
+def test_tables_that_do_not_fit_are_refused() -> None:
+    size = DataSize(200_000_000, 5_000_000, 1_000_000_000)
+    (message,) = errors(check_plan(plan(placed("vertex-gpu"), size=size)))
+    assert "and has 24 GB" in message
+    # 205 M rows of 8 + 32 floats, of which Adam keeps two more.
+    estimate = memory_of(plan(placed("vertex-gpu"), size=size))
+    assert estimate is not None
+    assert estimate.optimizer / 1e9 == pytest.approx(2 * 0.205 * 40 * 4, rel=1e-6)
+
+
+def test_the_size_of_somebodys_own_data_is_asked_for() -> None:
+    own = check_plan(plan(placed("vertex-gpu"), "download.dataset=csv:gs://bucket/x.csv"))
+    assert [(finding.severity, finding.subject) for finding in own] == [("warning", "memory")]
+    assert data_size("ml-1m") == DataSize(6_040, 3_706, 1_000_209)
+    assert data_size("synthetic:num_users=150,num_items=800") == DataSize(150, 800, 10_034)
+    with pytest.raises(InputError, match="--num-items"):
+        chosen_size(1, None, 2)
+
+
+def test_every_accelerator_of_a_pool_has_a_row() -> None:
+    for pool in POOLS.values():
+        assert accelerator_of(pool.chief) in {*ACCELERATORS, ""}
+
+
+def test_the_command_says_what_to_change_and_fails(neumf: Neumf) -> None:
+    result = neumf("preflight", "--target", "vertex-gpu", "--region", "us-central1")
+    assert result.returncode == 1
+    assert "NEUMF_IMAGE_REGISTRY" in result.stdout
+    assert "would stop this run" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_the_command_is_content_with_a_plan_that_runs(neumf: Neumf, tmp_path: Path) -> None:
+    import json
+
+    digests = tmp_path / "digests.json"
+    digests.write_text(json.dumps(DIGESTS))
+    result = neumf("preflight", "--target", "vertex-tpu", "--image-digests-file", digests, "--dataset", "ml-20m",
+                   "--region", "us-west4", "--pipeline-root", "gs://bucket/runs")  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "4 replicas" in result.stdout
+    assert "nothing found" in result.stdout
