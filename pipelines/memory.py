@@ -24,13 +24,12 @@ class DataSize:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """What a replica keeps on its device, in bytes.
+    """What a replica keeps on its device, in bytes; an upper estimate, as a compiler may keep less.
 
     Attributes:
         weights: The tables and the perceptron.
         optimizer: Its slots.
         update: Gradients and the new values beside the old ones, while a step runs.
-        best: The weights of the best epoch so far.
         data: The training data, or one window of it.
         activations: Of one step's examples, with their gradients.
     """
@@ -38,14 +37,13 @@ class MemoryEstimate:
     weights: int
     optimizer: int
     update: int
-    best: int
     data: int
     activations: int
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.optimizer + self.update + self.best + self.data + self.activations
+        return self.weights + self.optimizer + self.update + self.data + self.activations
 
 
 def estimate_memory(train: Mapping[str, Any], size: DataSize, num_replicas: int) -> MemoryEstimate:
@@ -73,7 +71,6 @@ def estimate_memory(train: Mapping[str, Any], size: DataSize, num_replicas: int)
         weights=num_weights * _FLOAT_BYTES,
         optimizer=slots * num_weights * _FLOAT_BYTES,
         update=copies * num_weights * _FLOAT_BYTES,
-        best=num_weights * _FLOAT_BYTES,
         data=_data_bytes(train, size),
         activations=2 * examples * per_example * _FLOAT_BYTES,
     )

@@ -201,8 +201,8 @@ def _check_memory(plan: Plan) -> Iterator[Finding]:
     if share > _NEARLY_FULL:
         text = (
             f"a replica needs about {need.total / _GB:.1f} GB (tables {need.weights / _GB:.1f}, optimizer "
-            f"{need.optimizer / _GB:.1f}, gradients and new values {need.update / _GB:.1f}, best epoch "
-            f"{need.best / _GB:.1f}, data {need.data / _GB:.1f}, a step {need.activations / _GB:.1f}) and has "
+            f"{need.optimizer / _GB:.1f}, gradients and new values {need.update / _GB:.1f}, "
+            f"data {need.data / _GB:.1f}, a step {need.activations / _GB:.1f}) and has "
             f"{has_gb:g} GB: use train.optimizer=sgd, fewer train.num_factors, a smaller train.device_data_limit_mb or "
             "a pool with more memory."
         )
