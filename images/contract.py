@@ -19,6 +19,8 @@ import yaml
 
 Spec = Mapping[str, Any]
 _LINES_SHOWN = 30
+# It writes to a registry of Google Cloud. Its image's own tests, against a server of that protocol, stand in for it.
+_NOT_HERE = ("publish",)
 
 
 class ContractError(Exception):
@@ -67,7 +69,7 @@ class Contract:
             inputs = _resolve(task.get("inputs", {}), given, outputs)
             if "dag" in component:
                 outputs[name] = self._run_dag(component["dag"], inputs)
-            else:
+            elif name not in _NOT_HERE:
                 executor = self._spec["deploymentSpec"]["executors"][component["executorLabel"]]
                 outputs[name] = self._run_task(name, executor["container"], component, inputs)
         return _outputs_of(dag, outputs)

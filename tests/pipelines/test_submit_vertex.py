@@ -1,11 +1,17 @@
 """`neumf submit --backend vertex` against a server that speaks Vertex's own protocol."""
 
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
+from google.protobuf import json_format
 from grpc import StatusCode
 
+from pipelines.cache_keys import step_keys
 from tests.pipelines.servers.fixtures import Vertex
 from tests.pipelines.servers.grpc_server import ApiError
 from tests.pipelines.servers.storage_server import MISSING_BUCKET
@@ -13,6 +19,7 @@ from tests.pipelines.servers.templates import IMAGES, STEPS, make_template
 from tests.pipelines.servers.vertex_services import PARENT
 
 ACCOUNT = "pipeline@my-project.iam.gserviceaccount.com"
+ALL_IMAGES = ("download", "generate", "baseline", "train", "train-gpu", "publish")
 ROOT = ("--pipeline-root", "gs://my-bucket/neumf")
 
 
@@ -253,3 +260,74 @@ def test_a_schedule_is_made_listed_and_deleted(vertex: Vertex, template: Path) -
     assert vertex.submit("--schedules").output == f"{schedule.name}  TZ=Europe/Paris 0 3 * * 1  active  weekly\n"
     assert vertex.submit("--delete-schedule", schedule.name).exit_code == 0
     assert vertex.submit("--schedules").output == ""
+
+
+def test_the_whole_pipeline_is_compiled_and_submitted(vertex: Vertex) -> None:
+    """The real DAG: training as a custom job, a gate, and what stands behind it."""
+    digests = [f"--image-digest={name}={IMAGES['train'].replace('/train@', f'/{name}@')}" for name in ALL_IMAGES]
+    vertex.services.world.false_conditions.add("condition-2")
+    result = vertex.submit(
+        *ROOT, "--target", "vertex-gpu", *digests, "--preset", "smoke", "--dataset", "ml-1m", "--job-id", "neumf-7",
+        "--service-account", ACCOUNT,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    order = re.findall(r"^(\S+) succeeded", result.output, flags=re.MULTILINE)
+    assert order.index("download") < order.index("generate") < order.index("train") < order.index("evaluate")
+    assert "condition-1/recommend" in order
+    assert "publish skipped: its condition is false" in result.output
+    job = vertex.services.jobs[f"{PARENT}/pipelineJobs/neumf-7"]
+    spec = json_format.MessageToDict(job._pb.pipeline_spec)
+    (train,) = [step for step in step_keys(spec, {}) if step.step == "train"]
+    assert [image.partition("@")[0].rpartition("/")[2] for image in train.images][-1] == "train-gpu"
+    assert "worker_pool_specs" in train.parameters, "training is a custom job with worker pools"
+
+
+def test_a_place_on_this_machine_is_refused(vertex: Vertex, tmp_path: Path) -> None:
+    result = vertex.submit(*ROOT, "--dataset", f"csv:{tmp_path}/events.csv")
+    assert result.exit_code == 1
+    assert "is on this machine and the steps run elsewhere: copy it to a bucket" in result.stderr
+    assert not vertex.server.calls
+
+
+def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(vertex: Vertex, template: Path) -> None:
+    command = [Path(sys.executable).parent / "neumf", "submit", *vertex.place(), "--template", template, *ROOT,
+               "--job-id", "neumf-8", "--poll", "30"]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "job neumf-8\n"
+        # It prints no more until the first step runs, which is after a poll: it is asking or waiting now.
+        assert process.stdout.readline().startswith("see ")
+        while "get_pipeline_job" not in vertex.server.calls:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.startswith("error: neumf-8 keeps running: follow it with `neumf submit --backend vertex --project")
+    assert "--cancel neumf-8`" in errors
+    assert errors.count("\n") == 1
+    state = vertex.services.jobs[f"{PARENT}/pipelineJobs/neumf-8"].state.name
+    assert state in ("PIPELINE_STATE_PENDING", "PIPELINE_STATE_RUNNING")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "Vertex needs --pipeline-root"),
+        (("--pipeline-root", "s3://bucket"), "--pipeline-root s3://bucket must be a gs://BUCKET/FOLDER"),
+        ((*ROOT, "--job-id", "My_job"), "--job-id My_job must be lower-case letters"),
+        ((*ROOT, "--network", "default"), "--network default must be projects/PROJECT-NUMBER"),
+        ((*ROOT, "--label", "Team=x"), "--label 'Team=x' must be NAME=VALUE"),
+        ((*ROOT, "--schedule", "every day"), "--schedule 'every day' must be five fields"),
+        ((*ROOT, "--poll", "0"), "--poll 0 must be more than 0 seconds"),
+        (("--cancel", "a", "--follow", "b"), "--follow and --cancel exclude each other"),
+        ((*ROOT, "--namespace", "films"), "--namespace is of use with --backend kfp alone"),
+        ((*ROOT, "--preset", "smoke"), "--preset smoke is of no use with --template"),
+        ((*ROOT, "--template", "nothing.yaml"), "--template nothing.yaml does not exist"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence(vertex: Vertex, template: Path, arguments: tuple[str, ...], words: str) -> None:
+    result = vertex.submit("--template", template, *arguments)
+    assert result.exit_code == 1
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not vertex.server.calls

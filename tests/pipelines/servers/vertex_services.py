@@ -134,9 +134,15 @@ class VertexServices(ModelServices):
 
     def _tasks(self, job: Any) -> Any:
         spec = json_format.MessageToDict(job._pb.pipeline_spec)
+        ids: dict[str, int] = {}
         for name, parent in _walk(spec, spec["root"]["dag"], ""):
+            ids[f"{parent}{name}"] = next(self._ids)
             yield v1.PipelineTaskDetail(
-                task_id=next(self._ids), task_name=name, task_unique_name=f"{parent}{name}", state=STATE.PENDING
+                task_id=ids[f"{parent}{name}"],
+                parent_task_id=ids.get(parent.rstrip("."), 0),
+                task_name=name,
+                task_unique_name=f"{parent}{name}",
+                state=STATE.PENDING,
             )
 
     def _step(self, job: Any) -> None:
