@@ -33,6 +33,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "titles": "",
         "columns": "",
         "max_rejected_fraction": 0.0,
+        "data_digest": "",
         "seed": 1,
     },
     "generate": {

@@ -15,6 +15,7 @@ from components.ncf.errors import InputError
 from pipelines.backends import Backend, Definition, Submission
 from pipelines.cache_keys import changed_steps, step_keys, unpinned_images
 from pipelines.compile import compile_pipeline
+from pipelines.data_digest import source_uri, stored_md5
 from pipelines.parameters import check_parameters, resolve_parameters
 from pipelines.placement import Placement
 from pipelines.presets import DEFAULT_PRESET
@@ -61,18 +62,25 @@ def submit(
         _announce(options, backend, backend.resume(options.resume, _job_id(options)), console)
     else:
         with tempfile.TemporaryDirectory() as scratch:
-            template, values = _prepare(options, placement, preset, list(overrides), Path(scratch))
+            template, values = _prepare(options, placement, preset, list(overrides), Path(scratch), console)
             _submit_template(options, template, values, console)
 
 
 def _prepare(
-    options: SubmitOptions, placement: Placement, preset: str, overrides: list[str], scratch: Path
+    options: SubmitOptions,
+    placement: Placement,
+    preset: str,
+    overrides: list[str],
+    scratch: Path,
+    console: Console,
 ) -> tuple[Path, Mapping[str, Any]]:
     """Returns a compiled pipeline and the parameters that differ from its defaults."""
     if options.template is None:
         parameters = resolve_parameters(preset, overrides)
         check_parameters(parameters)
         _check_places(parameters)
+        if options.caching and not options.offline:
+            _add_data_digest(parameters["download"], console)
         template = scratch / "neumf.yaml"
         compile_pipeline(placement, parameters, template)
         return template, {}
@@ -88,6 +96,20 @@ def _prepare(
 
     named = [override.partition("=")[0].strip().split(".") for override in overrides]
     return options.template, {pipeline_parameter(step, name): parameters[step][name] for step, name in named}
+
+
+def _add_data_digest(download: dict[str, Any], console: Console) -> None:
+    """Makes the data's digest a parameter, so that it is part of the cache keys and checked by the step."""
+    uri = source_uri(download)
+    if not uri or download["data_digest"]:
+        return
+    download["data_digest"] = stored_md5(uri) if uri.startswith("gs://") else ""
+    if not download["data_digest"]:
+        console.print(
+            f"{escape(uri)} has no digest that can be read from here: the cache will not notice when it changes. Give "
+            "--set download.data_digest=MD5, or --no-caching.",
+            soft_wrap=True, highlight=False,
+        )  # fmt: skip
 
 
 def _submit_template(options: SubmitOptions, template: Path, values: Mapping[str, Any], console: Console) -> None:

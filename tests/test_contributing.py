@@ -53,7 +53,7 @@ def test_a_data_set_is_one_entry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     digest = hashlib.md5(archive.read_bytes()).hexdigest()
     (tmp_path / "shop-2026.zip.md5").write_text(f"{digest}  shop-2026.zip\n")
 
-    config = DownloadConfig("shop-2026", tmp_path.as_uri(), "", "", 0.0, 1)
+    config = DownloadConfig("shop-2026", tmp_path.as_uri(), "", "", 0.0, "", 1)
     download_step.download(config, tmp_path / "ratings")
     manifest = json.loads((tmp_path / "ratings/manifest.json").read_text())
     assert manifest["counts"]["interactions"] == dataset.num_interactions

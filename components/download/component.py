@@ -12,6 +12,7 @@ def download(
     titles: str,
     columns: str,
     max_rejected_fraction: float,
+    data_digest: str,
     seed: int,
     ratings: dsl.Output[dsl.Dataset],
 ) -> None:
@@ -24,6 +25,7 @@ def download(
         columns: The columns of a "csv:" data set, as "user=...,item=...,rating=...,timestamp=..."; empty to
             recognise them by their names.
         max_rejected_fraction: Share of unreadable lines above which the step fails.
+        data_digest: The md5 that the archive or CSV must have; empty for any.
         seed: Seed of the synthetic data set.
         ratings: interactions-*.parquet (raw_user_id, raw_item_id, rating, timestamp in seconds), items.parquet,
             rejected.csv, manifest.json.
@@ -35,4 +37,7 @@ def download(
     from components.ncf.step import running_step
 
     with running_step("download"):
-        run(DownloadConfig(dataset, mirror, titles, columns, max_rejected_fraction, seed), Path(ratings.path))
+        run(
+            DownloadConfig(dataset, mirror, titles, columns, max_rejected_fraction, data_digest, seed),
+            Path(ratings.path),
+        )

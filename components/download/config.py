@@ -1,5 +1,6 @@
 """The parameters of the download step."""
 
+import re
 from dataclasses import dataclass
 
 from components.download.catalog import SourceKind, parse_dataset, parse_synthetic_options
@@ -18,6 +19,7 @@ class DownloadConfig:
         titles: For `csv:` only: a second CSV file with the items' titles, or empty.
         columns: For `csv:` only: column names by role, as in `user=customer,item=sku`, or empty.
         max_rejected_fraction: The largest share of a file's lines that may be bad and left out, in [0, 1].
+        data_digest: The md5 that the archive or CSV must have, 32 hexadecimal digits, or empty.
         seed: What `synthetic` is generated from, in [0, 2**64).
     """
 
@@ -26,6 +28,7 @@ class DownloadConfig:
     titles: str
     columns: str
     max_rejected_fraction: float
+    data_digest: str
     seed: int
 
     def __post_init__(self) -> None:
@@ -45,6 +48,10 @@ class DownloadConfig:
             raise InputError(
                 f"download.columns {self.columns!r} names columns of a titles file: set download.titles too."
             )
+        if self.data_digest and not re.fullmatch("[0-9a-f]{32}", self.data_digest):
+            raise InputError(f"download.data_digest {self.data_digest!r} must be an md5, 32 digits of 0-9 and a-f.")
+        if self.data_digest and kind not in (SourceKind.MOVIELENS, SourceKind.CSV):
+            raise InputError(f"download.data_digest is of no use to {self.dataset}: it is of one archive or CSV.")
         if not 0 <= self.max_rejected_fraction <= 1:
             raise InputError(f"download.max_rejected_fraction is {self.max_rejected_fraction}: choose 0 to 1.")
         if not 0 <= self.seed < 2**64:

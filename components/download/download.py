@@ -137,7 +137,7 @@ def _read_movielens(config: DownloadConfig, name: str, place: _Place) -> tuple[I
     assert dataset.archive is not None
     uri = f"{config.mirror.rstrip('/') or OFFICIAL_HOST}/{name}.zip"
     # The md5 comes first: to miss it after a long download would be a pity.
-    md5 = _expected_md5(dataset.archive, uri, bool(config.mirror), place.scratch)
+    md5 = config.data_digest or _expected_md5(dataset.archive, uri, bool(config.mirror), place.scratch)
     path = fetch(uri, place.scratch, MIRROR_ADVICE)
     if md5:
         check_md5(path, uri, md5, "remove it and fetch it again, or name another mirror with --mirror")
@@ -219,6 +219,8 @@ def _compare_counts(dataset: Dataset, writer: InteractionsWriter) -> None:
 def _read_csv(config: DownloadConfig, uri: str, place: _Place) -> tuple[InteractionsWriter, Manifest]:
     mapping = parse_column_mapping(config.columns)
     path = fetch(uri, place.scratch / "events", COPY_ADVICE)
+    if config.data_digest:
+        check_md5(path, uri, config.data_digest, "give the digest of the file as it is, or bring the old file back")
     size_bytes = path.stat().st_size
     writer = read_csv_events(path, _short_name(uri), mapping, place.rejected, place.writer)
     item_type = writer.schema.field("raw_item_id").type

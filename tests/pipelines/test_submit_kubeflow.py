@@ -7,7 +7,7 @@ import pytest
 
 from tests.pipelines.servers.fixtures import Kubeflow
 from tests.pipelines.servers.kubeflow_server import HttpError
-from tests.pipelines.servers.templates import STEPS
+from tests.pipelines.servers.templates import STEPS, make_template
 
 
 def job_of(output: str) -> str:
@@ -149,3 +149,13 @@ def test_schedules_are_made_listed_and_deleted(kubeflow: Kubeflow, template: Pat
     assert kubeflow.submit("--delete-schedule", weekly).exit_code == 0
     assert list(kubeflow.services.recurring_runs) == [daily]
     assert not kubeflow.services.runs
+
+
+def test_a_step_that_is_never_cached_runs_again(  # --caching is no order to cache everything
+    kubeflow: Kubeflow, tmp_path: Path
+) -> None:
+    template = make_template(tmp_path, is_train_cached=False)
+    kubeflow.submit("--template", template)
+    again = kubeflow.submit("--template", template, "--caching")
+    assert re.findall(r"^(\w+) cached", again.output, flags=re.MULTILINE) == ["download"]
+    assert "train succeeded" in again.output

@@ -1,5 +1,6 @@
 """`neumf submit --backend vertex` against a server that speaks Vertex's own protocol."""
 
+import hashlib
 import re
 import signal
 import subprocess
@@ -14,12 +15,15 @@ from grpc import StatusCode
 from pipelines.cache_keys import step_keys
 from tests.pipelines.servers.fixtures import Vertex
 from tests.pipelines.servers.grpc_server import ApiError
-from tests.pipelines.servers.storage_server import MISSING_BUCKET
+from tests.pipelines.servers.storage_server import MISSING_BUCKET, StorageServer
 from tests.pipelines.servers.templates import IMAGES, STEPS, make_template
 from tests.pipelines.servers.vertex_services import PARENT
 
 ACCOUNT = "pipeline@my-project.iam.gserviceaccount.com"
-ALL_IMAGES = ("download", "generate", "baseline", "train", "train-gpu", "publish")
+DIGESTS = tuple(
+    f"--image-digest={name}={IMAGES['train'].replace('/train@', f'/{name}@')}"
+    for name in ("download", "generate", "baseline", "train", "train-gpu", "publish")
+)
 ROOT = ("--pipeline-root", "gs://my-bucket/neumf")
 
 
@@ -264,10 +268,9 @@ def test_a_schedule_is_made_listed_and_deleted(vertex: Vertex, template: Path) -
 
 def test_the_whole_pipeline_is_compiled_and_submitted(vertex: Vertex) -> None:
     """The real DAG: training as a custom job, a gate, and what stands behind it."""
-    digests = [f"--image-digest={name}={IMAGES['train'].replace('/train@', f'/{name}@')}" for name in ALL_IMAGES]
     vertex.services.world.false_conditions.add("condition-2")
     result = vertex.submit(
-        *ROOT, "--target", "vertex-gpu", *digests, "--preset", "smoke", "--dataset", "ml-1m", "--job-id", "neumf-7",
+        *ROOT, "--target", "vertex-gpu", *DIGESTS, "--preset", "smoke", "--dataset", "ml-1m", "--job-id", "neumf-7",
         "--service-account", ACCOUNT,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -331,3 +334,38 @@ def test_a_wrong_option_is_one_sentence(vertex: Vertex, template: Path, argument
     assert words in result.stderr
     assert result.stderr.count("\n") == 1
     assert not vertex.server.calls
+
+
+def test_changed_data_run_everything_behind_them_again(vertex: Vertex, storage: StorageServer) -> None:
+    """The object's md5, which Cloud Storage keeps, is a parameter of download and so a part of its key."""
+    for job, content in (
+        ("first", b"user,item\n1,2\n"),
+        ("second", b"user,item\n1,2\n"),
+        ("third", b"user,item\n1,3\n"),
+    ):
+        storage.objects["gs://my-data/events.csv"] = content
+        result = vertex.submit(*ROOT, *DIGESTS, "--dataset", "csv:gs://my-data/events.csv", "--job-id", job)
+        assert result.exit_code == 0, result.output
+        cached = re.findall(r"^(\w+) cached", result.output, flags=re.MULTILINE)
+        assert bool(cached) == (job == "second"), result.output
+        name = f"{PARENT}/pipelineJobs/{job}"
+        spec = json_format.MessageToDict(vertex.services.jobs[name]._pb.pipeline_spec)
+        digest = spec["root"]["inputDefinitions"]["parameters"]["download_data_digest"]["defaultValue"]
+        assert digest == hashlib.md5(content).hexdigest()
+
+
+def test_data_without_a_digest_are_announced(vertex: Vertex, storage: StorageServer) -> None:
+    assert not storage.objects
+    result = vertex.submit(*ROOT, *DIGESTS, "--dataset", "csv:https://localhost:9/events.csv", "--no-wait")
+    assert result.exit_code == 0, result.output
+    assert "https://localhost:9/events.csv has no digest that can be read from here" in result.output
+
+
+def test_a_step_that_is_never_cached_runs_again(  # --caching is no order to cache everything
+    vertex: Vertex, tmp_path: Path
+) -> None:
+    template = make_template(tmp_path, is_train_cached=False)
+    vertex.submit("--template", template, *ROOT, "--job-id", "first")
+    again = vertex.submit("--template", template, *ROOT, "--job-id", "again", "--caching")
+    assert re.findall(r"^(\w+) cached", again.output, flags=re.MULTILINE) == ["download"]
+    assert "train succeeded" in again.output

@@ -158,7 +158,15 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> RetryPolicy:
 @pytest.fixture
 def config() -> Callable[..., DownloadConfig]:
     def make(dataset: str, **changes: object) -> DownloadConfig:
-        values = {"mirror": "", "titles": "", "columns": "", "max_rejected_fraction": 0.0, "seed": 7, **changes}
+        values = {
+            "mirror": "",
+            "titles": "",
+            "columns": "",
+            "max_rejected_fraction": 0.0,
+            "data_digest": "",
+            "seed": 7,
+            **changes,
+        }
         return DownloadConfig(dataset=dataset, **values)  # type: ignore[arg-type]
 
     return make

@@ -1,3 +1,4 @@
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -182,3 +183,22 @@ def test_a_csv_from_a_server(server: Any, config: Callable[..., Any], tmp_path: 
 def test_a_missing_file_says_what_to_do(config: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^/nowhere/e.csv does not exist: check the address"):
         download(config("csv:/nowhere/e.csv"), tmp_path / "ratings")
+
+
+def test_a_file_has_the_digest_that_was_given(read: Callable[..., Path]) -> None:
+    text = "user,item,rating,timestamp\n1,2,3.5,4\n"
+    assert rows(read(text, data_digest=hashlib.md5(text.encode()).hexdigest())) == [(1, 2, 3.5, 4)]
+
+
+def test_a_file_with_another_digest_is_refused(read: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match=f"md5 [0-9a-f]{{32}}, expected {'0' * 32}"):
+        read("user,item,rating,timestamp\n1,2,3.5,4\n", data_digest="0" * 32)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "digest", "words"),
+    [("ml-1m", "abc", "must be an md5"), ("synthetic", "0" * 32, "of no use to synthetic")],
+)
+def test_a_digest_of_no_use_is_refused(config: Callable[..., Any], dataset: str, digest: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        config(dataset, data_digest=digest)

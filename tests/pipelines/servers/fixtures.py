@@ -71,6 +71,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
 def storage(servers: Servers) -> StorageServer:
     """A Cloud Storage with nothing in it."""
     servers.storage.uploads.clear()
+    servers.storage.objects.clear()
     return servers.storage
 
 

@@ -1,8 +1,11 @@
 """The little of Google's HTTP APIs that submitting needs: access tokens, and whether a bucket exists."""
 
+import base64
+import hashlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 
 MISSING_BUCKET = "missing-bucket"
 
@@ -20,7 +23,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, {"access_token": "a-token", "expires_in": 3600, "token_type": "Bearer"})
 
     def do_GET(self) -> None:
-        bucket = self.path.split("/b/")[-1].split("?")[0]
+        bucket, _, name = self.path.split("/b/")[-1].split("?")[0].partition("/o/")
+        if name:
+            content = self.server.objects.get(f"gs://{bucket}/{unquote(name)}")  # type: ignore[attr-defined]
+            md5 = base64.b64encode(hashlib.md5(content or b"").digest()).decode()
+            self._answer(404 if content is None else 200, {"name": unquote(name), "bucket": bucket, "md5Hash": md5})
+            return
         if bucket == MISSING_BUCKET:
             self._answer(404, {"error": {"code": 404, "message": "The specified bucket does not exist."}})
         else:
@@ -39,12 +47,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class StorageServer:
-    """Serves until it is stopped; `url` is its address, `uploads` the objects that it was given."""
+    """Serves until it is stopped; `url` is its address, `uploads` and `objects` are what it was given and has."""
 
     def __init__(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self.uploads: list[str] = []
+        self.objects: dict[str, bytes] = {}
         self._server.uploads = self.uploads  # type: ignore[attr-defined]
+        self._server.objects = self.objects  # type: ignore[attr-defined]
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 

@@ -10,7 +10,7 @@ IMAGES = {"data": f"{_REGISTRY}/data@sha256:{'a' * 64}", "train": f"{_REGISTRY}/
 STEPS = ("download", "train", "evaluate")
 
 
-def make_template(folder: Path, images: Mapping[str, str] = IMAGES) -> Path:
+def make_template(folder: Path, images: Mapping[str, str] = IMAGES, is_train_cached: bool = True) -> Path:
     """Compiles three steps in a row, with the real pipeline's names of parameters, so that --set reaches them."""
 
     @dsl.component(base_image=images["data"], install_kfp_package=False)
@@ -27,7 +27,8 @@ def make_template(folder: Path, images: Mapping[str, str] = IMAGES) -> Path:
     @dsl.pipeline(name="neumf")
     def pipeline(download_seed: int = 1, train_num_epochs: int = 20) -> None:
         ratings = download(seed=download_seed).outputs["ratings"]
-        model = train(ratings=ratings, num_epochs=train_num_epochs).outputs["model"]
+        trained = train(ratings=ratings, num_epochs=train_num_epochs).set_caching_options(is_train_cached)
+        model = trained.outputs["model"]
         evaluate(model=model, ratings=ratings)
 
     path = folder / "pipeline.yaml"
