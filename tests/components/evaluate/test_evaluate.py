@@ -131,6 +131,11 @@ def write_baseline(folder: Path, examples: Path, **changes: str) -> Path:
     return folder
 
 
+def _leads_under(summary: Path, protocol: str) -> list[str]:
+    section = summary.read_text(encoding="utf-8").split(f"## {protocol}\n")[1]
+    return section.split(" over |")[1].splitlines()
+
+
 def test_baseline_and_champion_are_ranked_beside_the_model(examples: Path, tmp_path: Path) -> None:
     scores = np.random.default_rng(0).normal(size=shape_of(examples))
     model = write_model(tmp_path / "model", examples, np.zeros(shape_of(examples)))
@@ -153,6 +158,12 @@ def test_baseline_and_champion_are_ranked_beside_the_model(examples: Path, tmp_p
         # Two ways to add four products up differ in the last bit: a rank may differ where scores nearly tie.
         differing = np.not_equal(ranks[f"rank_{protocol}_als"], as_model[f"rank_{protocol}"])
         assert differing.mean() < 0.02
+    # The model, for which all scores are the same, hits nothing: what it lacks is what the others hit.
+    share = np.mean(np.array(ranks["rank_loo-full_als"]) < 10)
+    lead = next(line for line in _leads_under(tmp_path / "evaluation/summary.md", "loo-full") if "ALS" in line)
+    assert share > 0
+    assert lead.startswith(f"| ALS | \N{MINUS SIGN}{share:.3f} (\N{MINUS SIGN}")
+    assert "| worse |" in lead
     report = (tmp_path / "evaluation/report.html").read_text()
     for name in ("NeuMF", "Popularity", "ALS", "Champion"):
         assert name in report
