@@ -79,3 +79,10 @@ def test_what_compiles_and_submits_pipelines_is_not_installed() -> None:
     assert not (Path("/opt/neumf/bin") / "neumf").exists()
     assert not [name for name in names if name.startswith("kfp_server_api")]
     assert bool([name for name in names if name.startswith("google_cloud_aiplatform")]) == (SET == "publish")
+
+
+@pytest.mark.skipif(SET != "generate", reason="only generate submits jobs to Dataflow")
+def test_what_dataflow_needs_is_not_among_what_is_left_out() -> None:
+    assert importlib.import_module("apache_beam.runners.dataflow.internal.apiclient").DataflowApplicationClient
+    assert importlib.import_module("google.cloud.dataflow").JobsV1Beta3Client
+    assert importlib.import_module("apache_beam.io.gcp.gcsio").GcsIO
