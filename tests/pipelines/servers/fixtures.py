@@ -64,6 +64,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     monkeypatch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(made.credentials.certificate))
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", made.storage.url)
     monkeypatch.setenv("NO_GCE_CHECK", "true")
+    # Whatever else Google's clients look up by themselves ends at a port that nobody listens on.
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
     return made
 
 

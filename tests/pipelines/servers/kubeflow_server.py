@@ -181,7 +181,8 @@ def _cache_key(run: Json, name: str) -> str:
     before = [_cache_key(run, upstream) for upstream in sorted(task.get("dependentTasks", ()))]
     executors = spec["deploymentSpec"]["executors"]
     label = spec["components"][task["componentRef"]["name"]]["executorLabel"]
-    return json.dumps([executors[label], given, before], sort_keys=True)
+    # What ran again made new artifacts, whatever is in them.
+    return json.dumps([executors[label], given, before], sort_keys=True) if all(before) else ""
 
 
 _ROUTES = (

@@ -315,7 +315,8 @@ def _cache_key(job: Any, unique_name: str) -> str:
     }  # fmt: skip
     executor = spec["deploymentSpec"]["executors"][component["executorLabel"]]
     before = [_cache_key(job, upstream) for upstream in sorted(task.get("dependentTasks", ()))]
-    return json.dumps([component, executor, given, before], sort_keys=True)
+    # What ran again made new artifacts, whatever is in them.
+    return json.dumps([component, executor, given, before], sort_keys=True) if all(before) else ""
 
 
 def _invalid(message: str) -> ApiError:
