@@ -169,7 +169,7 @@ def place(name: str, environment: Mapping[str, str]) -> Placement | Server:
             "process: use chief and worker alone."
         )
     _LOG.info("%s %d waits for all %d workers of TF_CONFIG", cluster.role, cluster.index, cluster.num_workers)
-    return Placement(name, _multi_worker_strategy(), cluster.is_chief)
+    return Placement(name, _multi_worker_strategy(cluster), cluster.is_chief)
 
 
 def _parameter_server_placement(cluster: Cluster) -> Placement | Server:
@@ -184,12 +184,18 @@ def _parameter_server_placement(cluster: Cluster) -> Placement | Server:
     return Placement("parameter_server", tf.distribute.ParameterServerStrategy(resolver))
 
 
-def _multi_worker_strategy() -> tf.distribute.Strategy:
+def _multi_worker_strategy(cluster: Cluster) -> tf.distribute.Strategy:
+    # Other roles are left out: TensorFlow would wait for them for ever. Servers that sum for NCCL stand where parameter
+    # servers do, and speak no TensorFlow.
+    workers = {role: addresses for role, addresses in cluster.tasks.items() if role in _WORKER_ROLES}
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec(workers), task_type=cluster.role, task_id=cluster.index, rpc_layer="grpc"
+    )
     kind = tf.distribute.experimental.CommunicationImplementation
     # NCCL between GPUs; between CPUs the ring, whose sums come in a fixed order.
     implementation = kind.NCCL if tf.config.list_physical_devices("GPU") else kind.RING
     options = tf.distribute.experimental.CommunicationOptions(implementation=implementation)
-    return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    return tf.distribute.MultiWorkerMirroredStrategy(resolver, communication_options=options)
 
 
 def _has_tpu(environment: Mapping[str, str]) -> bool:

@@ -92,6 +92,18 @@ def test_three_workers_compute_what_one_process_does(examples: Path, tmp_path: P
     assert_equals_one_process(tmp_path, one_process, 3)
 
 
+def test_workers_do_not_wait_for_servers_that_speak_no_tensorflow(
+    examples: Path, tmp_path: Path, one_process: Path
+) -> None:
+    """Reduction servers are in TF_CONFIG where parameter servers would be; here nobody answers there."""
+    roles = {**SYNCHRONOUS, "ps": 1}
+    cluster = TrainingCluster(arguments_of(examples, tmp_path), tmp_path / "logs", roles)
+    for task in (CHIEF, WORKER):
+        cluster.start(task, "--set", "train.strategy=multi_worker_mirrored")
+    assert set(cluster.statuses().values()) == {0}
+    assert_equals_one_process(tmp_path, one_process, 2)
+
+
 def test_workers_and_chief_killed_and_started_again_end_with_the_weights_of_a_run_without(
     examples: Path, tmp_path: Path, two_workers: Path
 ) -> None:
