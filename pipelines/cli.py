@@ -265,6 +265,40 @@ def recommend(
 
 
 @main.command()
+@click.option("--model", type=_FOLDER, required=True, help="The folder that train wrote.")
+@click.option("--evaluation", type=_FOLDER, required=True, help="The folder that evaluate wrote.")
+@click.option("--decision", type=_FOLDER, required=True, help="The folder that gate wrote.")
+@click.option("--model-uri", metavar="gs://…", help="The model's folder in a bucket, if it is there too.")
+@click.option("--schema-uri", metavar="gs://…", help="Where the file SCHEMA will be read from: imports the metrics.")
+@click.option("--schema", type=_FOLDER, required=True, help="The YAML file to write what the metrics are to.")
+@preset_options
+@click.option("--output", type=_FOLDER, required=True, help="The `publication` folder to write.")
+def publish(
+    model: Path,
+    evaluation: Path,
+    decision: Path,
+    model_uri: str | None,
+    schema_uri: str | None,
+    schema: Path,
+    preset: str,
+    overrides: tuple[str, ...],
+    output: Path,
+) -> None:
+    """Register a promoted model in the Vertex Model Registry."""
+    from components.ncf.step import running_step
+    from components.publish.publish import Sources
+    from components.publish.publish import publish as run_step
+
+    config = _step_config("publish", preset, overrides)
+    if not config.project:
+        raise InputError("Publishing needs a project: give --set publish.project=ID.")
+    with running_step("publish"):
+        sources = Sources(model, model_uri or str(model), evaluation, decision)
+        published = run_step(config, sources, schema, schema_uri or str(schema), output)
+    click.echo(f"{published['model']}@{published['version']}")
+
+
+@main.command()
 @click.argument("runs", nargs=-1, type=_FOLDER, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def compare(runs: tuple[Path, ...], as_json: bool) -> None:

@@ -12,8 +12,8 @@ from pipelines.presets import DEFAULTS, PRESETS
 
 Neumf = Callable[..., subprocess.CompletedProcess[str]]
 COMMANDS = (
-    "run", "download", "generate", "train", "baseline", "evaluate", "gate", "recommend", "compare", "compile",
-    "datasets", "presets", "pools", "preflight",
+    "run", "download", "generate", "train", "baseline", "evaluate", "gate", "recommend", "publish", "compare",
+    "compile", "datasets", "presets", "pools", "preflight",
 )  # fmt: skip
 
 

@@ -292,6 +292,7 @@ def test_a_place_on_this_machine_is_refused(vertex: Vertex, tmp_path: Path) -> N
     assert not vertex.server.calls
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(vertex: Vertex, template: Path) -> None:
     command = [Path(sys.executable).parent / "neumf", "submit", *vertex.place(), "--template", template, *ROOT,
                "--job-id", "neumf-8", "--poll", "30"]  # fmt: skip
