@@ -12,9 +12,16 @@ from tests.pipelines.servers.vertex_services import LOCATION, PROJECT
 
 def publish(folder: Path, *overrides: str) -> list[str]:
     sources = make_sources(folder)
-    command = ["publish", "--model", str(sources.model), "--evaluation", str(sources.evaluation),
-               "--decision", str(sources.decision), "--model-uri", sources.model_uri,
-               "--schema", str(folder / "s.yaml"), "--schema-uri", "gs://my-bucket/s.yaml", "--output", str(folder / "publication")]  # fmt: skip
+    options = {
+        "model": sources.model,
+        "evaluation": sources.evaluation,
+        "decision": sources.decision,
+        "model-uri": sources.model_uri,
+        "schema": folder / "schema.yaml",
+        "schema-uri": "gs://my-bucket/schema.yaml",
+        "output": folder / "publication",
+    }
+    command = ["publish", *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
     return [*command, *(word for override in overrides for word in ("--set", f"publish.{override}"))]
 
 

@@ -77,6 +77,7 @@ def test_an_archive_becomes_a_ratings_folder(
             "titles": "",
             "columns": "",
             "max_rejected_fraction": 0.0,
+            "data_digest": "",
             "seed": 7,
         },
     }
