@@ -47,7 +47,11 @@ locals {
 
   # What may act as which account.
   actors = merge(
-    { "pipeline-train" = { account = google_service_account.train.name, member = local.pipeline } },
+    {
+      "pipeline-train" = { account = google_service_account.train.name, member = local.pipeline }
+      # `neumf submit` has one --service-account, which the training job then has too.
+      "pipeline-pipeline" = { account = google_service_account.pipeline.name, member = local.pipeline }
+    },
     var.with_dataflow ? {
       "pipeline-dataflow" = { account = google_service_account.dataflow[0].name, member = local.pipeline }
     } : {},
