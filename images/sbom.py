@@ -4,6 +4,7 @@ Each FOLDER/<image>.json lists the Python packages as cyclonedx-py finds them in
 packages of its base as dpkg has them.
 """
 
+import base64
 import json
 import subprocess
 import sys
@@ -29,16 +30,18 @@ def bill_of_materials(engine: Any, name: str) -> dict[str, Any]:
 
 def _copy_environment(engine: Any, name: str, folder: Path) -> Path:
     """Copies what the packages say of themselves out of an image; returns an interpreter that has just those."""
+    # As text: engines keep what a container writes as lines.
     script = (
-        "import pathlib, tarfile, sys, sysconfig\n"
-        "root = pathlib.Path(sysconfig.get_paths()['purelib'])\n"
-        "with tarfile.open(fileobj=sys.stdout.buffer, mode='w|') as archive:\n"
-        "    for path in sorted(root.glob('*.dist-info')):\n"
-        "        archive.add(path, arcname=path.name)\n"
+        "import base64, io, pathlib, sys, sysconfig, tarfile\n"
+        "root, stream = pathlib.Path(sysconfig.get_paths()['purelib']), io.BytesIO()\n"
+        "with tarfile.open(fileobj=stream, mode='w') as archive:\n"
+        "    for path in sorted(root.glob('*.dist-info/METADATA')):\n"
+        "        archive.add(path, arcname=path.relative_to(root))\n"
+        "sys.stdout.write(base64.encodebytes(stream.getvalue()).decode())\n"
     )
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "environment"], check=True)
     (packages,) = (folder / "environment").glob("lib/python3.*/site-packages")
-    archive = engine.containers.run(name, ["python3", "-c", script], remove=True)
+    archive = base64.decodebytes(engine.containers.run(name, ["python3", "-c", script], remove=True))
     subprocess.run(["tar", "--extract", "--directory", packages], input=archive, check=True)
     return folder / "environment/bin/python"
 
