@@ -5,9 +5,11 @@ packages of its base as dpkg has them.
 """
 
 import base64
+import io
 import json
 import subprocess
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,8 @@ def _copy_environment(engine: Any, name: str, folder: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "environment"], check=True)
     (packages,) = (folder / "environment").glob("lib/python3.*/site-packages")
     archive = base64.decodebytes(engine.containers.run(name, ["python3", "-c", script], remove=True))
-    subprocess.run(["tar", "--extract", "--directory", packages], input=archive, check=True)
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        files.extractall(packages, filter="data")
     return folder / "environment/bin/python"
 
 
