@@ -225,9 +225,9 @@ def _check_runs(runs: tuple[Run, ...]) -> None:
 
 def _obstacle(run: Run, other: Run, protocol: str) -> str | None:
     """Says why two runs cannot be compared under a protocol that `run` has, or returns None."""
-    if run.dataset != other.dataset:
-        return f"{run.dataset} is another data set than {other.dataset} of run {other.number}"
     if run.examples_digest != other.examples_digest:
+        if run.dataset != other.dataset:
+            return f"{run.dataset} is another data set than {other.dataset} of run {other.number}"
         return f"its examples are not those of run {other.number} ({other.examples_digest[:12]})"
     flattered = [one for one in (run, other) if one.model_selection == "test"]
     if len(flattered) == 1:

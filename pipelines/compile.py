@@ -24,9 +24,10 @@ def compile_pipeline(placement: Placement, parameters: Mapping[str, Mapping[str,
         raise InputError(f"The output {output} must end in .yaml.")
     from kfp import compiler
 
-    from pipelines.neumf import build_pipeline, pipeline_parameter
-    from pipelines.placed_steps import placed_parameters
+    from pipelines.neumf import COMPONENTS, build_pipeline, pipeline_parameter
+    from pipelines.placed_steps import check_digests, placed_parameters
 
+    check_digests(placement, COMPONENTS)
     placed = placed_parameters(placement, parameters)
     flat = {pipeline_parameter(step, name): v for step, values in placed.items() for name, v in values.items()}
     try:

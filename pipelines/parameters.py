@@ -3,9 +3,11 @@
 import difflib
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from components.ncf.errors import InputError
+from components.ncf.manifest import read_manifest
 from pipelines.presets import PRESETS, SHARED, Parameters
 
 
@@ -52,12 +54,39 @@ def check_parameters(parameters: Mapping[str, Mapping[str, Any]]) -> None:
     for step, values in parameters.items():
         step_config(step, {**values, **_shared(step, parameters)})
     available = {*parameters["generate"]["protocols"], "fixed", "loo-full"}
+    _check_gate(parameters, available)
+    place = parameters["train"]["checkpoint_dir"]
+    if "://" in place:
+        raise InputError(
+            f"train.checkpoint_dir {place} is no folder: name a mounted one, such as /gcs/BUCKET/FOLDER on Vertex AI."
+        )
     missing = [name for name in parameters["evaluate"]["protocols"] if name not in available]
     if missing:
         raise InputError(
             f"evaluate.protocols names {', '.join(missing)}, which generate.protocols "
             f"{parameters['generate']['protocols']} lacks: add it there."
         )
+
+
+def _check_gate(parameters: Mapping[str, Mapping[str, Any]], available: set[str]) -> None:
+    """Finds before hours of training what evaluate and gate would find after them."""
+    gate, champion = parameters["gate"], parameters["evaluate"]["champion"]
+    evaluated = set(parameters["evaluate"]["protocols"]) or available
+    if gate["protocol"] and gate["protocol"] not in evaluated:
+        raise InputError(
+            f"gate.protocol {gate['protocol']!r} is not evaluated, only {', '.join(sorted(evaluated))}: name one of "
+            "them."
+        )
+    unknown = [name for name in gate["must_beat"] if name not in ("popularity", "als")]
+    if unknown:
+        raise InputError(f"gate.must_beat names {unknown[0]!r}: the baselines are popularity and als.")
+    if champion and "://" not in champion:
+        selection = read_manifest(Path(champion), "model")["model_selection"]
+        if selection != parameters["train"]["model_selection"]:
+            raise InputError(
+                f"The champion {champion} was selected by {selection!r} and train.model_selection is "
+                f"{parameters['train']['model_selection']!r}: they could not be compared, set it to the champion's."
+            )
 
 
 def _shared(step: str, parameters: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -89,6 +89,22 @@ def image_of(placement: Placement, step: str, component: Any) -> str:
     return digest if "@" in digest else f"{folder}{slash}{name}@{digest}"
 
 
+def check_digests(placement: Placement, components: Mapping[str, Any]) -> None:
+    """Refuses digests for some of the images alone: the others' tags may name no image at all.
+
+    Raises:
+        InputError: A step's image has none.
+    """
+    for step, component in components.items() if placement.image_digests else ():
+        reference = image_of(placement, step, component)
+        if "@" not in reference:
+            name = reference.rpartition("/")[2].partition(":")[0]
+            raise InputError(
+                f"The step {step} runs in the image {name}, which has no digest while others have: add "
+                f"--image-digest {name}=sha256:…, or a line for it in --image-digests-file."
+            )
+
+
 def placed_parameters(placement: Placement, parameters: Mapping[str, Mapping[str, Any]]) -> Parameters:
     """Returns the parameters with what the placement decides: the strategy, the place of the checkpoints, Dataflow.
 

@@ -18,6 +18,8 @@ TARGET_POOLS: Mapping[str, str] = {
     "vertex-tpu": "tpu-v5e-4",
 }
 TARGETS = tuple(TARGET_POOLS)
+# The images that steps run in, as images/ builds them.
+IMAGES = ("download", "generate", "baseline", "publish", "train", "train-gpu", "train-tpu")
 STRATEGIES = ("standard", "spot", "flex-start")
 
 _NAME = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
@@ -132,6 +134,10 @@ class Placement:
                     "most 63 on each side, and begin with a letter."
                 )
         for name, digest in self.image_digests.items():
+            if name not in IMAGES:
+                nearest = difflib.get_close_matches(name, IMAGES, n=1)
+                hint = f" (did you mean {nearest[0]}?)" if nearest else ""
+                raise InputError(f"There is no image {name!r}{hint}: a digest is of one of {', '.join(IMAGES)}.")
             if not _DIGEST.fullmatch(digest):
                 raise InputError(
                     f"The digest of the image {name}, {digest!r}, is neither sha256: and 64 hexadecimal digits nor "

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from components.images import image_uri
 from components.ncf.errors import InputError
 from pipelines.dataflow import DataflowOptions
 from pipelines.placement import TARGETS, Placement, pool_of
@@ -31,6 +32,8 @@ def placement_options(has_identity: bool) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         def with_placement(**parameters: Any) -> Any:
+            if parameters["target"] is None:
+                parameters["target"] = "vertex-cpu" if parameters.get("backend") == "vertex" else "kfp"
             take = parameters.get if has_identity else parameters.pop
             identity: dict[str, Any] = {name: take(name) for name in _IDENTITY}
             if has_identity and not parameters["target"].startswith("vertex-"):
@@ -113,8 +116,9 @@ def _dataflow(pairs: tuple[str, ...], worker_image: str | None) -> tuple[str, ..
         if name.endswith("_workers") and not text.isdecimal():
             raise InputError(f"--dataflow {name}={text}: {text!r} is not a whole number.")
         values[name] = int(text) if name.endswith("_workers") else text
-    if values["worker_image"] is None and worker_image is not None and "@" in worker_image:
-        values["worker_image"] = worker_image
+    if values["worker_image"] is None and worker_image is not None:
+        folder, slash, _ = image_uri("generate").rpartition("/")
+        values["worker_image"] = worker_image if "@" in worker_image else f"{folder}{slash}generate@{worker_image}"
     for name in ("project", "region", "temp_location", "worker_image"):
         if values[name] is None:
             raise InputError(f"--dataflow needs {name}: add --dataflow {name}=….")
@@ -147,8 +151,8 @@ def _hardware_options(is_target_required: bool) -> list[Callable[[Command], Comm
     option = click.option
     return [
         option("--target", type=click.Choice(TARGETS), required=is_target_required,
-               default=None if is_target_required else "kfp", show_default=not is_target_required,
-               help="What the pipeline is compiled for."),
+               help="What the pipeline is compiled for."
+               + ("" if is_target_required else "  [default: kfp, or vertex-cpu with --backend vertex]")),
         option("--pool", metavar="NAME", help="What train runs on, a name of `neumf pools`."),
         option("--spot", is_flag=True, help="Vertex: train on cheaper machines that may be taken away."),
         option("--flex-start", is_flag=True, help="Vertex: wait until all of train's machines are to be had."),

@@ -18,7 +18,7 @@ from pipelines.compile import compile_pipeline
 from pipelines.data_digest import source_uri, stored_md5
 from pipelines.parameters import check_parameters, resolve_parameters
 from pipelines.placement import Placement
-from pipelines.presets import DEFAULT_PRESET
+from pipelines.presets import DEFAULT_PRESET, Parameters
 from pipelines.submit_options import SubmitOptions
 from pipelines.watch import check_outcome, follow
 
@@ -47,6 +47,13 @@ def submit(
     Raises:
         InputError: A mistake, an error of the backend, a run that failed or was cancelled, or Ctrl-C.
     """
+    if options.backend == "kfp" and placement.is_vertex:
+        raise InputError(f"--target {placement.target} is of use with --backend vertex alone: leave it out.")
+    if options.schedule and placement.checkpoint_root:
+        raise InputError(
+            "--schedule and --checkpoint-root exclude each other: a later run's examples are others, and train refuses "
+            "another run's checkpoints."
+        )
     if options.list_schedules:
         _print_schedules(_backend(options), console)
     elif options.delete_schedule:
@@ -88,14 +95,35 @@ def _prepare(
         raise InputError(f"--preset {preset} is of no use with --template: compile the preset into it.")
     if not options.template.is_file():
         raise InputError(f"--template {options.template} does not exist: `neumf compile` writes it.")
-    parameters = resolve_parameters(DEFAULT_PRESET, overrides)
-    _check_places(parameters)
-    if not overrides:
-        return options.template, {}
     from pipelines.neumf import pipeline_parameter
 
-    named = [override.partition("=")[0].strip().split(".") for override in overrides]
+    named = [tuple(override.partition("=")[0].strip().split(".")) for override in overrides]
+    changes = resolve_parameters(DEFAULT_PRESET, overrides)
+    parameters = _parameters_of(_load(options.template))
+    for step, name in named:
+        parameters[step][name] = changes[step][name]
+    check_parameters(parameters)
+    _check_places(parameters)
+    if options.caching and not options.offline:
+        _add_data_digest(parameters["download"], console)
+        if parameters["download"]["data_digest"]:
+            named.append(("download", "data_digest"))
     return options.template, {pipeline_parameter(step, name): parameters[step][name] for step, name in named}
+
+
+def _parameters_of(spec: Mapping[str, Any]) -> Parameters:
+    """Returns every parameter of every step as a compiled pipeline has it; what it lacks as the presets have it."""
+    from pipelines.neumf import pipeline_parameter
+
+    parameters = resolve_parameters(DEFAULT_PRESET, ())
+    compiled = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    for step, values in parameters.items():
+        for name, value in values.items():
+            default = compiled.get(pipeline_parameter(step, name), {}).get("defaultValue")
+            if default is not None:
+                # The compiler writes some whole numbers with a decimal point.
+                values[name] = type(value)(default)
+    return parameters
 
 
 def _add_data_digest(download: dict[str, Any], console: Console) -> None:
@@ -120,7 +148,8 @@ def _submit_template(options: SubmitOptions, template: Path, values: Mapping[str
         image, step = next(iter(unpinned.items()))
         raise InputError(
             f"The image {image} of {step} is named by a tag: once the image is rebuilt, the cache would still return "
-            "what the old one made. Compile with images by digest (NEUMF_IMAGE_TAG=sha256:…), or give --no-caching."
+            "what the old one made. Name the images by digest with --image-digests-file or --image-digest, or give "
+            "--no-caching."
         )
     backend = None if options.offline else _backend(options)
     if options.dry_run or options.compare:
@@ -211,9 +240,11 @@ def _load(template: Path) -> Mapping[str, Any]:
         spec = next(yaml.safe_load_all(template.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, StopIteration) as error:
         raise InputError(f"{template} cannot be read ({type(error).__name__}): compile the pipeline again.") from error
-    if not isinstance(spec, dict) or "root" not in spec or "deploymentSpec" not in spec:
+    root, deployment = (spec.get(name) if isinstance(spec, dict) else None for name in ("root", "deploymentSpec"))
+    if not (isinstance(root, dict) and "dag" in root and isinstance(deployment, dict) and "executors" in deployment):
         raise InputError(f"{template} is no compiled pipeline: `neumf compile` writes one.")
-    return spec
+    checked: Mapping[str, Any] = spec
+    return checked
 
 
 def _job_id(options: SubmitOptions) -> str:

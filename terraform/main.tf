@@ -69,7 +69,8 @@ resource "google_artifact_registry_repository" "images" {
   kms_key_name  = var.kms_key
 
   docker_config {
-    immutable_tags = true
+    # A build moves the tag of the layers that the next one uses; pipelines name images by digest.
+    immutable_tags = false
   }
 
   depends_on = [google_project_service.api]

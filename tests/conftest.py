@@ -3,6 +3,10 @@ from pathlib import Path
 
 import pytest
 
+# A build names its images in the environment of everything it runs; what the tests compile names the images itself.
+for name in ("NEUMF_IMAGE_REGISTRY", "NEUMF_IMAGE_TAG"):
+    os.environ.pop(name, None)
+
 
 @pytest.fixture(scope="session")
 def movielens_mirror() -> str:

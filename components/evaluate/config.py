@@ -6,6 +6,8 @@ from components.ncf.errors import InputError
 
 # Model selection, summaries and comparisons speak of the cutoff that the published tables use.
 HEADLINE_CUTOFF = 10
+# Each user's first so many items of the catalogue are kept.
+_LARGEST_CUTOFF = 1_000
 # Candidates of the validation item choose the epoch: they are no test of the model.
 VALIDATION = "validation"
 # The protocol that ranks the whole catalogue, for which no candidates have to be drawn.
@@ -39,10 +41,11 @@ class EvaluateConfig:
     seed: int
 
     def __post_init__(self) -> None:
-        if HEADLINE_CUTOFF not in self.cutoffs or min(self.cutoffs) < 1 or len(set(self.cutoffs)) < len(self.cutoffs):
+        is_in_range = all(1 <= cutoff <= _LARGEST_CUTOFF for cutoff in self.cutoffs)
+        if HEADLINE_CUTOFF not in self.cutoffs or not is_in_range or len(set(self.cutoffs)) < len(self.cutoffs):
             raise InputError(
-                f"evaluate.cutoffs {list(self.cutoffs)} must be different numbers of at least 1, {HEADLINE_CUTOFF} "
-                "among them."
+                f"evaluate.cutoffs {list(self.cutoffs)} must be different numbers from 1 to {_LARGEST_CUTOFF}, "
+                f"{HEADLINE_CUTOFF} among them."
             )
         if not set(self.protocols) <= set(PROTOCOLS) or len(set(self.protocols)) < len(self.protocols):
             raise InputError(

@@ -75,7 +75,7 @@ def evaluate(
         if baseline is not None:
             systems[ALS] = load_factors(baseline, model, model_manifest)
         if champion is not None:
-            systems[CHAMPION] = ModelScorer(champion)
+            systems[CHAMPION] = ModelScorer(champion[0])
         held_out = _read_held_out(protocols, examples, examples_manifest, tables)
         ranking = rank(protocols, held_out, systems, max(config.cutoffs))
         metrics = metrics_by_protocol(ranking, held_out.num_items, config)
@@ -90,7 +90,11 @@ def evaluate(
         (partial / "breakdowns.json").write_text(json.dumps(_breakdowns(content), indent=2) + "\n", encoding="utf-8")
         (partial / "report.html").write_text(render_report(content), encoding="utf-8")
         (partial / "summary.md").write_text(render_summary(content), encoding="utf-8")
-        write_manifest(partial, "evaluation", _describe(config, model_manifest, examples_manifest, metrics, systems))
+        write_manifest(
+            partial,
+            "evaluation",
+            _describe(config, model_manifest, examples_manifest, metrics, systems, champion and champion[1]),
+        )
     return flatten_metrics(metrics)
 
 
@@ -100,13 +104,15 @@ def _protocols(config: EvaluateConfig, manifest: Manifest) -> tuple[str, ...]:
 
 
 @contextmanager
-def _champion(config: EvaluateConfig, model: Path, model_manifest: Manifest) -> Iterator[Path | None]:
+def _champion(config: EvaluateConfig, model: Path, model_manifest: Manifest) -> Iterator[tuple[Path, Manifest] | None]:
+    """Yields the champion's folder and manifest, if there is one."""
     if not config.champion:
         yield None
         return
     with local_copy(config.champion) as champion:
-        check_same_data(f"The champion {config.champion}", read_manifest(champion, "model"), model, model_manifest)
-        yield champion
+        manifest = read_manifest(champion, "model")
+        check_same_data(f"The champion {config.champion}", manifest, model, model_manifest)
+        yield champion, manifest
 
 
 def _read_held_out(
@@ -185,13 +191,16 @@ def _describe(
     examples_manifest: Manifest,
     metrics: Mapping[str, Any],
     systems: Mapping[str, Scorer],
+    champion_manifest: Manifest | None,
 ) -> Manifest:
-    same = {name: model_manifest[name] for name in ("examples_digest", "model_selection", "selection_protocol")}
+    names = ("examples_digest", "model_selection", "selection_protocol")
     return {
         "dataset": examples_manifest["dataset"],
-        **same,
+        **{name: model_manifest[name] for name in names},
         "headline_cutoff": HEADLINE_CUTOFF,
         "protocols": list(metrics),
         "systems": list(systems),
-        "champion": {"path": config.champion, **same} if CHAMPION in systems else None,
+        "champion": None
+        if champion_manifest is None
+        else {"path": config.champion, **{name: champion_manifest[name] for name in names}},
     }

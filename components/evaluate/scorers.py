@@ -141,4 +141,7 @@ def read_training(model: Path) -> Mapping[str, Any]:
         training: Mapping[str, Any] = json.loads((model / "training.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{model / 'training.json'} cannot be read ({error}): train the model again.") from error
+    missing = {"parameters", "history", "model_selection", "best_epoch", "versions"} - training.keys()
+    if missing:
+        raise InputError(f"{model / 'training.json'} lacks {', '.join(sorted(missing))}: train the model again.")
     return training

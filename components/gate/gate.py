@@ -21,6 +21,7 @@ _LOG = logging.getLogger(__name__)
 _CHAMPION = "champion"
 # A difference that is the margin itself must not exceed it by the last bits of a sum.
 _ROUNDING = 1e-9
+_LEAST_DIFFERENT = 6
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ def decide(config: GateConfig, protocol: str, values: dict[str, NDArray[np.float
         margins[_CHAMPION] = config.margin
     for name, margin in margins.items():
         paired = paired_bootstrap(model, values[name], config.num_bootstrap_samples, config.seed, config.confidence)
-        passed = paired.low > margin + _ROUNDING
+        # With fewer, chance alone puts them all on one side more often than the interval says: 1 in 32 for five.
+        passed = paired.low > margin + _ROUNDING and paired.num_different >= _LEAST_DIFFERENT
         checks.append(Check(name, passed, margin, float(values[name].mean()), paired))
     return Decision(all(check.passed for check in checks), protocol, config.metric, value, tuple(checks))
 

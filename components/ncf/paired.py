@@ -16,12 +16,14 @@ class PairedDifference:
         difference: Above 0 where the first system is better.
         low, high: Ends of the interval.
         num_users: How many users both were measured on.
+        num_different: How many of them tell the two apart.
     """
 
     difference: float
     low: float
     high: float
     num_users: int
+    num_different: int
 
 
 def paired_bootstrap(
@@ -51,4 +53,4 @@ def paired_bootstrap(
     # Rounded, so that equal differences are one value and not several that differ in the last bit.
     differences = np.round(values - other_values, 12)
     low, high = bootstrap_interval(differences, num_samples, seed, confidence)
-    return PairedDifference(float(differences.mean()), low, high, len(differences))
+    return PairedDifference(float(differences.mean()), low, high, len(differences), int(np.count_nonzero(differences)))

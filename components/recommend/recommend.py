@@ -1,6 +1,7 @@
 """Writes the best items that users have not had yet into a `recommendations` folder."""
 
 import logging
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -19,6 +21,7 @@ from components.ncf.ranking import best_items, for_each_block, users_per_block
 from components.recommend.config import RecommendConfig
 from components.scoring.saved_model import ModelScorer
 
+_LARGEST_ID = 2**63 - 1
 _LOG = logging.getLogger(__name__)
 
 
@@ -120,19 +123,24 @@ class _Catalogue:
                 "is_known_user": pa.array(users >= 0).take(rows),
                 "rank": pa.array(places + 1, pa.int32()),
                 "raw_item_id": self.raw_item_ids.take(chosen),
-                "title": self.titles.take(chosen),
+                "title": _or_null(self.titles.take(chosen)),
                 "score": pa.array(scores[items >= 0]),
             }
         )
 
 
+def _or_null(titles: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.if_else(pc.equal(titles, ""), None, titles)
+
+
 def _whole_number(name: str) -> int:
-    try:
-        return int(name)
-    except ValueError:
+    """Returns an id as the data has it; what no id can be, -1 excepted, is none of its users."""
+    if not re.fullmatch(r"-?(0|[1-9]\d{0,18})", name):
         raise InputError(
-            f"recommend.users names {name!r}, but the users of this data set are whole numbers: mend it."
-        ) from None
+            f"recommend.users names {name!r}, but the users of this data set are whole numbers of at most 19 digits: "
+            "mend it."
+        )
+    return max(min(int(name), _LARGEST_ID), -_LARGEST_ID)
 
 
 def _read_catalogue(examples: Path, manifest: Manifest) -> _Catalogue:
@@ -151,7 +159,7 @@ def _best_of_each(
 
     Where there are no more items, the item is -1. Unknown users, -1, get the most popular items.
     """
-    k = config.num_recommendations
+    k = min(config.num_recommendations, catalogue.num_items)
     counts = np.bincount(catalogue.seen.items, minlength=catalogue.num_items).astype(np.float32)
     popular = best_items(counts[None], k)
     items, scores = np.repeat(popular, len(users), axis=0), np.repeat(counts[popular], len(users), axis=0)

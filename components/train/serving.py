@@ -101,6 +101,7 @@ class ServingModel(tf.Module):
 
     def _score(self, user_id: tf.Tensor, item_id: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns `scores`, float32 [n], each pair's logit, and `is_known`, bool [n], False where there is none."""
+        tf.debugging.assert_equal(tf.size(user_id), tf.size(item_id), "user_id and item_id differ in length")
         users, items = self._user_index.lookup(user_id), self._item_index.lookup(item_id)
         is_known = (users >= 0) & (items >= 0)
         logits = self.score_candidates(tf.maximum(users, 0), tf.maximum(items, 0)[:, None])[:, 0]

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from components.ncf.errors import InputError
 from components.ncf.manifest import (
+    MANIFEST_NAME,
     Manifest,
     check_output_path,
     explain_os_error,
@@ -76,6 +77,9 @@ def train(config: TrainConfig, examples: Path, output: Path, checkpoint_dir: Pat
         if not placement.is_chief:
             run.fit(None, stop, started)
             return
+        if _is_trained(output, config, manifest):
+            _LOG.info("%s holds this very model: nothing to train", output)
+            return
         with writing_artifact(output) as partial, _explaining_full_disks(output, folder):
             outcomes, loop = run.fit(partial / "tensorboard", stop, started)
             run.export(partial, outcomes[-1], loop)
@@ -92,6 +96,14 @@ def _check_places(output: Path, checkpoint_dir: Path | None) -> None:
             f"--checkpoint-dir {checkpoint_dir} lies in --output {output}, which has to be empty until the model is "
             "written: choose a folder beside it."
         )
+
+
+def _is_trained(output: Path, config: TrainConfig, examples_manifest: Manifest) -> bool:
+    """Says whether the model is there already, as where a job is started again by a platform after its end."""
+    if not (output / MANIFEST_NAME).is_file():
+        return False
+    manifest = read_manifest(output, "model")
+    return (manifest["parameters"], manifest["examples_digest"]) == (config.as_dict(), examples_manifest["digest"])
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from components.ncf.errors import InputError
+from components.ncf.manifest import write_manifest
 from pipelines.neumf import COMPONENTS, step_parameters
 from pipelines.parameters import check_parameters, resolve_parameters
 from pipelines.presets import DEFAULTS, PRESETS
@@ -78,6 +79,26 @@ def test_a_wrong_override_is_one_sentence(override: str, words: list[str]) -> No
         resolve_parameters("default", [override])
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("gate.must_beat=svd", r"gate\.must_beat names 'svd'"),
+        ("gate.protocol=fixed-99", r"gate\.protocol 'fixed-99' is not evaluated, only .*loo-full"),
+        ("evaluate.champion=/nowhere", r"/nowhere holds no manifest\.json"),
+        ("train.checkpoint_dir=gs://bucket/folder", r"train\.checkpoint_dir gs://bucket/folder is no folder"),
+    ],
+)
+def test_what_the_last_steps_would_refuse_is_refused_at_once(override: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        check_parameters(resolve_parameters("default", [override]))
+
+
+def test_a_champion_that_was_selected_otherwise_is_refused_at_once(tmp_path: Path) -> None:
+    write_manifest(tmp_path, "model", {"model_selection": "test"})
+    with pytest.raises(InputError, match=r"was selected by 'test' and train\.model_selection is 'validation'"):
+        check_parameters(resolve_parameters("default", [f"evaluate.champion={tmp_path}"]))
 
 
 def test_an_unknown_preset_names_the_nearest(neumf: Neumf, tmp_path: Path) -> None:

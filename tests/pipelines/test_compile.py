@@ -256,3 +256,16 @@ def test_mistakes_on_the_command_line_are_one_sentence(
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not output.exists()
+
+
+def test_digests_of_some_images_alone_are_refused(
+    neumf: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    digest = f"sha256:{'a' * 64}"
+    output = tmp_path / "pipeline.yaml"
+    some = neumf("compile", "--target", "vertex-gpu", "--image-digest", f"train={digest}", "--output", output)
+    assert some.returncode == 1
+    assert "which has no digest while others have: add --image-digest" in some.stderr
+    typo = neumf("compile", "--target", "vertex-gpu", "--image-digest", f"trian={digest}", "--output", output)
+    assert "There is no image 'trian' (did you mean train?)" in typo.stderr
+    assert not output.exists()

@@ -289,3 +289,12 @@ def test_wrong_parameters_are_named(changes: dict[str, Any]) -> None:
     (name,) = changes
     with pytest.raises(InputError, match=rf"^gate\.{name} .*\.$"):
         dataclasses.replace(CONFIG, **changes)
+
+
+@pytest.mark.parametrize(("num_different", "promoted"), [(5, False), (6, True)])
+def test_fewer_than_six_users_who_tell_two_systems_apart_decide_nothing(num_different: int, promoted: bool) -> None:
+    """All of them prefer the model; of equal systems, five do so once in 32 times, more often than the gate errs."""
+    champion = np.zeros(num_different)
+    values = {"model": np.ones(num_different), "popularity": champion, "champion": champion}
+    config = GateConfig("loo-99", "hr@10", 0.0, 0.0, (), 1_000, 0.95, 1)
+    assert decide(config, "loo-99", values).promoted is promoted

@@ -75,14 +75,14 @@ def test_named_users_are_recommended_to_in_order_and_an_unknown_one_gets_the_mos
 ) -> None:
     write_model(tmp_path / "model", examples)
     users = pq.read_table(examples / "users.parquet")["raw_user_id"].to_pylist()
-    config = RecommendConfig(3, (str(users[9]), "987654321", str(users[2])), 8)
+    config = RecommendConfig(3, (str(users[9]), "9987654321987654321", str(users[2])), 8)
     recommend(config, examples, tmp_path / "model", tmp_path / "recommendations")
     rows = [
         row
         for path in sorted((tmp_path / "recommendations").glob("*.parquet"))
         for row in pq.read_table(path).to_pylist()
     ]
-    assert [row["raw_user_id"] for row in rows] == [users[9]] * 3 + [987654321] * 3 + [users[2]] * 3
+    assert [row["raw_user_id"] for row in rows] == [users[9]] * 3 + [2**63 - 1] * 3 + [users[2]] * 3
     assert [row["is_known_user"] for row in rows] == [True] * 3 + [False] * 3 + [True] * 3
     counts = np.zeros(read_manifest(examples, "examples")["num_items"], int)
     for had in items_had(examples):
@@ -109,6 +109,9 @@ def test_wrong_input_is_named_and_leaves_nothing(examples: Path, tmp_path: Path)
         recommend(RecommendConfig(5, (), 1), examples, tmp_path / "other", output)
     with pytest.raises(InputError, match=r"recommend\.users names 'anna', but the users .* whole numbers"):
         recommend(RecommendConfig(5, ("anna",), 1), examples, tmp_path / "model", output)
+    for spelling in ("1_0", " 10", "010", "9" * 20):
+        with pytest.raises(InputError, match=r"recommend\.users names .* whole numbers"):
+            recommend(RecommendConfig(5, (spelling,), 1), examples, tmp_path / "model", output)
     assert not output.exists()
     for number, users, shards, words in (
         (0, (), 1, "recommend.num_recommendations 0"),

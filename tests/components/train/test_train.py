@@ -217,6 +217,17 @@ def test_checkpoints_in_the_output_are_refused(make_config: Make, examples: Path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_job_that_is_started_again_after_its_end_leaves_the_model_as_it_is(
+    make_config: Make, examples: Path, tmp_path: Path
+) -> None:
+    train(make_config(num_epochs=1), examples, tmp_path / "model", tmp_path / "checkpoints")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "model").rglob("*")}
+    train(make_config(num_epochs=1), examples, tmp_path / "model", tmp_path / "checkpoints")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "model").rglob("*")} == before
+    with pytest.raises(InputError, match="already exists and is not empty"):
+        train(make_config(num_epochs=2), examples, tmp_path / "model", tmp_path / "checkpoints")
+
+
 def test_fewer_epochs_than_were_trained_are_refused(make_config: Make, examples: Path, tmp_path: Path) -> None:
     train(make_config(num_epochs=3), examples, tmp_path / "model", tmp_path / "checkpoints")
     with pytest.raises(InputError, match=r"of epoch 3 and train.num_epochs is 2: set it to at least 3"):
