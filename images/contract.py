@@ -3,7 +3,7 @@
     python -m images.contract PIPELINE.yaml FOLDER [TASK=IMAGE…]
 
 A parameter that the pipeline passes and an image does not know ends it here, before anything is published. Steps behind
-a condition are executed too. TASK=IMAGE runs one step in another image than the pipeline names.
+a condition are executed too. TASK=IMAGE runs one step in another image than the pipeline names; TASK= leaves it out.
 """
 
 import json
@@ -41,7 +41,7 @@ class Contract:
     Args:
         spec: The compiled pipeline.
         folder: An empty folder for the artifacts, absolute.
-        images: Images to use in the place of those that the pipeline names, by task.
+        images: Images to use in the place of those that the pipeline names, by task; empty to leave the task out.
     """
 
     def __init__(self, spec: Spec, folder: Path, images: Mapping[str, str]) -> None:
@@ -64,6 +64,8 @@ class Contract:
     def _run_dag(self, dag: Spec, given: Values) -> Values:
         outputs: dict[str, Values] = {}
         for name in _in_order(dag["tasks"]):
+            if self._images.get(name) == "":
+                continue
             task = dag["tasks"][name]
             component = self._spec["components"][task["componentRef"]["name"]]
             inputs = _resolve(task.get("inputs", {}), given, outputs)
