@@ -16,3 +16,8 @@ def movielens_mirror() -> str:
     if not folder.is_dir():
         pytest.skip(f"no MovieLens archives in {folder}: set NEUMF_MOVIELENS_MIRROR to a folder that holds them")
     return folder.resolve().as_uri()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts first what talks to the servers over TLS: gRPC reads the roots that it trusts once a process."""
+    items.sort(key=lambda item: "servers" not in getattr(item, "fixturenames", ()))

@@ -14,10 +14,14 @@ import yaml
 
 from pipelines.compile import compile_pipeline
 from pipelines.parameters import resolve_parameters
-from pipelines.placement import TARGETS, Placement, pool_of
+from pipelines.placement import IMAGES, TARGETS, Placement, pool_of
 
 GOLDEN = Path(__file__).parent / "golden"
-DIGESTS = {"train-gpu": "sha256:" + "a" * 64, "download": "europe-docker.pkg.dev/p/r/download@sha256:" + "b" * 64}
+DIGESTS = {
+    **{name: "sha256:" + "c" * 64 for name in IMAGES},
+    "train-gpu": "sha256:" + "a" * 64,
+    "download": "europe-docker.pkg.dev/p/r/download@sha256:" + "b" * 64,
+}
 
 
 def placements() -> Iterator[tuple[str, Placement]]:

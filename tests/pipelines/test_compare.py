@@ -239,7 +239,7 @@ def test_the_document_is_json_with_every_figure(tmp_path: Path) -> None:
     document = json.loads(comparison.as_json())
     assert [run["name"] for run in document["runs"]] == [str(path) for path in paths]
     assert [(f["run"], f["metric"]) for f in document["figures"]] == [(r, m) for m in METRICS for r in (1, 2)]
-    assert set(document["figures"][1]["difference"]) == {"difference", "low", "high", "num_users"}
+    assert set(document["figures"][1]["difference"]) == {"difference", "low", "high", "num_users", "num_different"}
     assert compare(*paths) == comparison
 
 

@@ -16,7 +16,7 @@ import pytest
 from components.ncf.errors import InputError
 from pipelines.neumf import COMPONENTS
 from pipelines.placed_steps import RESOURCES, placed_parameters
-from pipelines.placement import TARGETS, Placement, pool_of
+from pipelines.placement import IMAGES, TARGETS, Placement, pool_of
 from pipelines.presets import DEFAULTS
 from pipelines.worker_pools import POOLS, Machine, WorkerPool
 from tests.pipelines.golden_files import GOLDEN, all_tasks, compiled, placements
@@ -217,7 +217,8 @@ def test_a_pool_has_no_two_kinds_of_servers() -> None:
 
 def test_options_of_the_command_line_reach_the_file(neumf: Any, tmp_path: Path) -> None:
     digests = tmp_path / "digests.json"
-    digests.write_text(json.dumps({"train-tpu": "sha256:" + "c" * 64, "generate": "r/generate@sha256:" + "d" * 64}))
+    others = dict.fromkeys(IMAGES, "sha256:" + "c" * 64)
+    digests.write_text(json.dumps({**others, "generate": "r/generate@sha256:" + "d" * 64}))
     output = tmp_path / "tpu.yaml"
     result = neumf(
         "compile", "--target", "vertex-tpu", "--pool", "tpu-v3-8", "--image-digests-file", digests, "--label", "a=b",

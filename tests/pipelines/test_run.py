@@ -115,7 +115,7 @@ def test_a_champion_that_is_the_same_model_is_not_beaten(smoke_run: Run, neumf: 
     summary = summary_of(tmp_path / "run")
     assert summary["systems"] == ["model", "popularity", "als", "champion"]
     (check,) = (check for check in summary["decision"]["checks"] if check["name"] == "champion")
-    assert check["paired"] == {"difference": 0.0, "low": 0.0, "high": 0.0, "num_users": 200}
+    assert check["paired"] == {"difference": 0.0, "low": 0.0, "high": 0.0, "num_users": 200, "num_different": 0}
     assert summary["decision"]["promoted"] is False
 
 

@@ -71,7 +71,7 @@ def test_what_users_have_in_common_cancels():
 
 def test_a_system_is_no_better_than_itself_and_swapping_turns_the_sign():
     first, second = (hits_at_k(ranks, 10) for ranks in correlated_ranks(0))
-    assert paired_bootstrap(first, first, 100, 1) == PairedDifference(0.0, 0.0, 0.0, 800)
+    assert paired_bootstrap(first, first, 100, 1) == PairedDifference(0.0, 0.0, 0.0, 800, 0)
     assert paired_bootstrap(first, second, 100, 1).difference == -paired_bootstrap(second, first, 100, 1).difference
 
 
