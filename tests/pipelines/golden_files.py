@@ -18,7 +18,7 @@ from pipelines.placement import IMAGES, TARGETS, Placement, pool_of
 
 GOLDEN = Path(__file__).parent / "golden"
 DIGESTS = {
-    **{name: "sha256:" + "c" * 64 for name in IMAGES},
+    **dict.fromkeys(IMAGES, "sha256:" + "c" * 64),
     "train-gpu": "sha256:" + "a" * 64,
     "download": "europe-docker.pkg.dev/p/r/download@sha256:" + "b" * 64,
 }
