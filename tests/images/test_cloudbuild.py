@@ -88,7 +88,7 @@ def test_every_substitution_has_a_default_and_is_documented_and_used() -> None:
     for step in parsed["steps"]:
         for word in step["args"]:
             substitute(word, values)
-    assert substitute("${_REGISTRY}", values) == "europe-west4-docker.pkg.dev/my-project/neumf"
+    assert substitute("${_REGISTRY}", values) == "europe-west4-docker.pkg.dev/my-project/neumf-images"
 
 
 @pytest.mark.slow
