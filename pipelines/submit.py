@@ -1,9 +1,12 @@
 """From a command line to a run on a backend, and back to what became of it."""
 
+import contextlib
+import signal
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import yaml
@@ -20,7 +23,7 @@ from pipelines.parameters import check_parameters, resolve_parameters
 from pipelines.placement import Placement
 from pipelines.presets import DEFAULT_PRESET, Parameters
 from pipelines.submit_options import SubmitOptions
-from pipelines.watch import check_outcome, follow
+from pipelines.watch import RunState, check_outcome, follow
 
 _NUM_SHOWN_DIGITS = 12
 _INTERRUPTED = 130
@@ -175,7 +178,15 @@ def _announce(options: SubmitOptions, backend: Backend, job: str, console: Conso
 
 def _follow(options: SubmitOptions, backend: Backend, job: str, console: Console) -> None:
     try:
-        run = follow(lambda: backend.state(job), console, options.poll_s)
+        with _noticing_ctrl_c() as was_pressed:
+
+            def state() -> RunState:
+                found = backend.state(job)
+                if was_pressed:
+                    raise KeyboardInterrupt
+                return found
+
+            run = follow(state, console, options.poll_s)
     except KeyboardInterrupt:
         command = f"neumf submit --backend {options.backend}{_place(options)}"
         raise InterruptedFollowingError(
@@ -183,6 +194,26 @@ def _follow(options: SubmitOptions, backend: Backend, job: str, console: Console
         ) from None
     check_outcome(run, job)
     console.print(f"job {escape(job)} succeeded", soft_wrap=True, highlight=False)
+
+
+@contextlib.contextmanager
+def _noticing_ctrl_c() -> Iterator[list[int]]:
+    """Notes Ctrl-C beside raising it: what a client's callback raises is lost.
+
+    Yields:
+        The signal's number, once it has come.
+    """
+    pressed: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _place(options: SubmitOptions) -> str:

@@ -83,8 +83,8 @@ def test_the_apis_that_preflight_asks_for_are_enabled() -> None:
         assert f'"{name}"' in TEXT
 
 
-def test_tags_of_images_do_not_move() -> None:
-    assert re.search(r"immutable_tags = true", blocks("resource")["images"])
+def test_the_tag_of_the_layers_that_a_build_uses_again_may_move() -> None:
+    assert re.search(r"immutable_tags = false", blocks("resource")["images"])
 
 
 def test_it_is_formatted_and_parses() -> None:
