@@ -3,6 +3,7 @@ import csv
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -28,9 +29,14 @@ def summary_of(run_dir: Path) -> dict:
 def test_every_step_is_announced_as_it_starts_and_ends(smoke_run: Run) -> None:
     _, result = smoke_run
     assert result.returncode == 0, result.stdout + result.stderr
-    for number, step in enumerate(STEPS, start=1):
-        assert f"[{number}/7] {step} started" in result.stdout
-        assert f"[{number}/7] {step} finished in " in result.stdout
+    started = re.findall(r"\[(\d)/7\] (\w+) started", result.stdout)
+    assert [int(number) for number, _ in started] == list(range(1, 8))
+    names = [name for _, name in started]
+    # Neither of train and baseline waits for the other.
+    assert names[:2] + names[4:] == [step for step in STEPS if step not in ("train", "baseline")]
+    assert set(names) == set(STEPS)
+    for number, name in started:
+        assert f"[{number}/7] {name} finished in " in result.stdout
 
 
 def test_the_run_ends_with_metrics_and_the_places_of_report_and_model(smoke_run: Run) -> None:
