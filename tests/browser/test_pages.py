@@ -7,6 +7,8 @@ import pytest
 
 from components.evaluate.report import render_report
 
+pytestmark = pytest.mark.slow
+
 COMPONENTS = Path(__file__).parents[1] / "components"
 Reports = runpy.run_path(str(COMPONENTS / "evaluate" / "report_content.py"))
 Page = runpy.run_path(str(COMPONENTS / "report" / "html_page.py"))["Page"]

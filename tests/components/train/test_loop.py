@@ -75,6 +75,7 @@ def test_an_epoch_goes_on_in_its_middle_bit_for_bit(make_config: MakeConfig, mak
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_regularization_is_in_the_loss_and_shrinks_the_tables(make_config: MakeConfig, make_loop: MakeLoop) -> None:
     plain, regularized = make_config(strategy="mirrored"), make_config(strategy="mirrored", mf_regularization=0.05)
     (_, free), (losses, held) = train(make_loop(plain), 3), train(make_loop(regularized), 3)
