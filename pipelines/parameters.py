@@ -69,8 +69,8 @@ def check_parameters(parameters: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _check_gate(parameters: Mapping[str, Mapping[str, Any]], available: set[str]) -> None:
-    """Finds before hours of training what evaluate and gate would find after them."""
-    gate, champion = parameters["gate"], parameters["evaluate"]["champion"]
+    """Finds before hours of training what the gate would find after them."""
+    gate = parameters["gate"]
     evaluated = set(parameters["evaluate"]["protocols"]) or available
     if gate["protocol"] and gate["protocol"] not in evaluated:
         raise InputError(
@@ -80,6 +80,15 @@ def _check_gate(parameters: Mapping[str, Mapping[str, Any]], available: set[str]
     unknown = [name for name in gate["must_beat"] if name not in ("popularity", "als")]
     if unknown:
         raise InputError(f"gate.must_beat names {unknown[0]!r}: the baselines are popularity and als.")
+
+
+def check_champion(parameters: Mapping[str, Mapping[str, Any]]) -> None:
+    """Finds before hours of training what evaluate would say of a champion after them; for runs on this machine.
+
+    Raises:
+        InputError: It is no model, or was selected by another item.
+    """
+    champion = parameters["evaluate"]["champion"]
     if champion and "://" not in champion:
         selection = read_manifest(Path(champion), "model")["model_selection"]
         if selection != parameters["train"]["model_selection"]:

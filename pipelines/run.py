@@ -12,7 +12,7 @@ from components.ncf.errors import InputError
 from components.ncf.manifest import check_output_path, explain_os_error, read_manifest
 from pipelines.compile import compile_pipeline
 from pipelines.display import RunDisplay
-from pipelines.parameters import check_parameters
+from pipelines.parameters import check_champion, check_parameters
 from pipelines.placement import Placement
 from pipelines.presets import Parameters
 from pipelines.run_local import LocalRun, run_local
@@ -38,6 +38,7 @@ def run_pipeline(parameters: Parameters, runner: str, run_dir: Path, console: Co
         InputError: A parameter is wrong, the folder is taken, or a step failed.
     """
     check_parameters(parameters)
+    check_champion(parameters)
     run_dir = run_dir.absolute()
     check_output_path(run_dir)
     try:

@@ -8,7 +8,7 @@ import yaml
 from components.ncf.errors import InputError
 from components.ncf.manifest import write_manifest
 from pipelines.neumf import COMPONENTS, step_parameters
-from pipelines.parameters import check_parameters, resolve_parameters
+from pipelines.parameters import check_champion, check_parameters, resolve_parameters
 from pipelines.presets import DEFAULTS, PRESETS
 
 Neumf = Callable[..., subprocess.CompletedProcess[str]]
@@ -86,7 +86,6 @@ def test_a_wrong_override_is_one_sentence(override: str, words: list[str]) -> No
     [
         ("gate.must_beat=svd", r"gate\.must_beat names 'svd'"),
         ("gate.protocol=fixed-99", r"gate\.protocol 'fixed-99' is not evaluated, only .*loo-full"),
-        ("evaluate.champion=/nowhere", r"/nowhere holds no manifest\.json"),
         ("train.checkpoint_dir=gs://bucket/folder", r"train\.checkpoint_dir gs://bucket/folder is no folder"),
     ],
 )
@@ -98,7 +97,15 @@ def test_what_the_last_steps_would_refuse_is_refused_at_once(override: str, word
 def test_a_champion_that_was_selected_otherwise_is_refused_at_once(tmp_path: Path) -> None:
     write_manifest(tmp_path, "model", {"model_selection": "test"})
     with pytest.raises(InputError, match=r"was selected by 'test' and train\.model_selection is 'validation'"):
-        check_parameters(resolve_parameters("default", [f"evaluate.champion={tmp_path}"]))
+        check_champion(resolve_parameters("default", [f"evaluate.champion={tmp_path}"]))
+    with pytest.raises(InputError, match=r"nowhere holds no manifest\.json"):
+        check_champion(resolve_parameters("default", [f"evaluate.champion={tmp_path / 'nowhere'}"]))
+
+
+def test_a_champion_on_the_platform_is_not_looked_for_here(neumf: Neumf, tmp_path: Path) -> None:
+    champion = "evaluate.champion=/gcs/bucket/model"
+    result = neumf("compile", "--target", "kfp", "--set", champion, "--output", tmp_path / "pipeline.yaml")
+    assert result.returncode == 0, result.stderr
 
 
 def test_an_unknown_preset_names_the_nearest(neumf: Neumf, tmp_path: Path) -> None:
