@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ class Contract:
 
     def _run_dag(self, dag: Spec, given: Values) -> Values:
         outputs: dict[str, Values] = {}
-        for name in _in_order(dag["tasks"]):
+        order = {name: task.get("dependentTasks", ()) for name, task in dag["tasks"].items()}
+        for name in TopologicalSorter(order).static_order():
             if self._images.get(name) == "":
                 continue
             task = dag["tasks"][name]
@@ -129,19 +131,6 @@ class Contract:
         if status != 0:
             shown = "\n".join(lines[-_LINES_SHOWN:])
             raise ContractError(f"{name} ended with status {status} in {image}:\n{shown}")
-
-
-def _in_order(tasks: Spec) -> list[str]:
-    """Returns the tasks' names, each behind those that it depends on."""
-    ordered: list[str] = []
-    while len(ordered) < len(tasks):
-        ready = [
-            name
-            for name, task in tasks.items()
-            if name not in ordered and all(before in ordered for before in task.get("dependentTasks", []))
-        ]
-        ordered.append(ready[0])
-    return ordered
 
 
 def _resolve(inputs: Spec, given: Values, outputs: Mapping[str, Values]) -> Values:

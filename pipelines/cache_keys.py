@@ -11,6 +11,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from components.ncf.errors import InputError
@@ -149,14 +150,12 @@ class _Walk:
         )
 
 
-def _in_order(tasks: Spec) -> Iterator[str]:
-    done: set[str] = set()
-    while len(done) < len(tasks):
-        ready = [name for name in tasks if name not in done and set(tasks[name].get("dependentTasks", ())) <= done]
-        if not ready:
-            raise InputError(f"The tasks {', '.join(sorted(set(tasks) - done))} wait for each other: compile again.")
-        yield from ready
-        done.update(ready)
+def _in_order(tasks: Spec) -> list[str]:
+    order = {name: task.get("dependentTasks", ()) for name, task in tasks.items()}
+    try:
+        return list(TopologicalSorter(order).static_order())
+    except CycleError as error:
+        raise InputError(f"The tasks {', '.join(error.args[1])} wait for each other: compile again.") from error
 
 
 def _task_inputs(task: Spec, component: Spec, given: _Inputs, key_of_task: Mapping[str, str]) -> _Inputs:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from components.baseline.config import Setting
 from components.ncf.errors import InputError
+from components.ncf.factorization import Factorization
 
 
 @dataclass(frozen=True)
@@ -33,25 +34,7 @@ class Positives:
         return Positives(users, np.concatenate([self.items, items]), self.num_users, self.num_items)
 
 
-@dataclass(frozen=True)
-class Factors:
-    """A factorization: the score of a pair is the product of its rows.
-
-    Attributes:
-        users: float32 [num_users, num_factors].
-        items: float32 [num_items, num_factors].
-    """
-
-    users: NDArray[np.float32]
-    items: NDArray[np.float32]
-
-    def score_candidates(self, users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Scores users int32 [b] and items int32 [b, c] as float32 [b, c]."""
-        scores: NDArray[np.float32] = (self.items[items] @ self.users[users][:, :, None])[..., 0]
-        return scores
-
-
-def fit(setting: Setting, num_iterations: int, seed: int, positives: Positives) -> Factors:
+def fit(setting: Setting, num_iterations: int, seed: int, positives: Positives) -> Factorization:
     """Fits one setting.
 
     The rows of a table are solved for by a thread a processor, each row by one thread alone, so that their number does
@@ -95,7 +78,7 @@ def fit(setting: Setting, num_iterations: int, seed: int, positives: Positives) 
             raise _divergence(setting) from error
     if not (np.isfinite(model.user_factors).all() and np.isfinite(model.item_factors).all()):
         raise _divergence(setting)
-    return Factors(model.user_factors, model.item_factors)
+    return Factorization(model.user_factors, model.item_factors)
 
 
 def _divergence(setting: Setting) -> InputError:

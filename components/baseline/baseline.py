@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from components.baseline.als import Factors, Positives, fit, library_name
+from components.baseline.als import Positives, fit, library_name
 from components.baseline.config import BaselineConfig, Setting
 from components.ncf.examples import Candidates, read_candidates, read_positives
+from components.ncf.factorization import Factorization
 from components.ncf.manifest import Manifest, read_manifest, write_manifest, writing_artifact
 from components.ncf.metrics import hit_rate_at_k, ndcg_at_k
 from components.ncf.ranking import rank_held_out_items
@@ -39,7 +40,7 @@ class Trial:
     """
 
     setting: Setting
-    factors: Factors
+    factors: Factorization
     hit_rate: float
     ndcg: float
 
@@ -73,8 +74,8 @@ def baseline(config: BaselineConfig, examples: Path, output: Path) -> Trial:
             with_validation = positives.with_one_more(_read_validation_items(examples))
             factors = fit(best.setting, config.num_iterations, config.seed, with_validation)
             _LOG.info("fitted again with the validation items in %.1f s", time.perf_counter() - started)
-        np.save(partial / "user_factors.npy", factors.users)
-        np.save(partial / "item_factors.npy", factors.items)
+        np.save(partial / "user_factors.npy", factors.user_factors)
+        np.save(partial / "item_factors.npy", factors.item_factors)
         tuning = {"protocol": _VALIDATION, "chosen_by": f"ndcg@{_CUTOFF}", "chosen": best.as_dict(), "settings": table}
         (partial / "tuning.json").write_text(json.dumps(tuning, indent=2) + "\n", encoding="utf-8")
         write_manifest(

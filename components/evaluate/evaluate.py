@@ -65,6 +65,8 @@ def evaluate(
     examples_manifest, model_manifest = read_manifest(examples, "examples"), read_manifest(model, "model")
     if model_manifest["examples_digest"] != examples_manifest["digest"]:
         raise InputError(f"{model} was not trained on {examples}: evaluate it on the examples that it was trained on.")
+    training = read_training(model)
+    fitted = None if baseline is None else read_manifest(baseline, "baseline")
     protocols = _protocols(config, examples_manifest)
     with writing_artifact(output) as partial, _champion(config, model, model_manifest) as champion:
         tables = {name: pq.read_table(examples / f"{name}.parquet") for name in _TABLES}
@@ -72,8 +74,9 @@ def evaluate(
             MODEL: ModelScorer(model),
             POPULARITY: PopularityScorer(_train_counts(tables, model_manifest)),
         }
-        if baseline is not None:
-            systems[ALS] = load_factors(baseline, model, model_manifest)
+        if baseline is not None and fitted is not None:
+            check_same_data(f"The baseline {baseline}", fitted, model, model_manifest)
+            systems[ALS] = load_factors(baseline)
         if champion is not None:
             systems[CHAMPION] = ModelScorer(champion[0])
         held_out = _read_held_out(protocols, examples, examples_manifest, tables)
@@ -82,10 +85,7 @@ def evaluate(
         _log(metrics, systems)
         pq.write_table(_per_user_table(tables, held_out, ranking.ranks), partial / "per_user.parquet")
         (partial / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-        fitted = None if baseline is None else read_manifest(baseline, "baseline")
-        inputs = ReportInputs(
-            config, examples, examples_manifest, read_training(model), fitted, tables, held_out, ranking, metrics
-        )
+        inputs = ReportInputs(config, examples, examples_manifest, training, fitted, tables, held_out, ranking, metrics)
         content = build_report_content(inputs, systems[MODEL])
         (partial / "breakdowns.json").write_text(json.dumps(_breakdowns(content), indent=2) + "\n", encoding="utf-8")
         (partial / "report.html").write_text(render_report(content), encoding="utf-8")

@@ -5,7 +5,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.ncf.errors import InputError
-from components.ncf.manifest import MANIFEST_NAME, Manifest, read_manifest
+from components.ncf.factorization import Factorization
+from components.ncf.manifest import MANIFEST_NAME, Manifest
 
 
 class PopularityScorer:
@@ -33,43 +33,14 @@ class PopularityScorer:
         return np.broadcast_to(self._counts, (len(users), len(self._counts)))
 
 
-@dataclass(frozen=True)
-class FactorScorer:
-    """Scores by the product of a user's and an item's row.
-
-    Attributes:
-        user_factors: float32 [num_users, num_factors].
-        item_factors: float32 [num_items, num_factors].
-    """
-
-    user_factors: NDArray[np.float32]
-    item_factors: NDArray[np.float32]
-
-    def score_candidates(self, users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.float32]:
-        """See `Scorer`."""
-        scores: NDArray[np.float32] = (self.item_factors[items] @ self.user_factors[users][:, :, None])[..., 0]
-        return scores
-
-    def score_catalogue(self, users: NDArray[np.int32]) -> NDArray[np.float32]:
-        """See `Scorer`."""
-        return self.user_factors[users] @ self.item_factors.T
-
-
-def load_factors(baseline: Path, model: Path, model_manifest: Manifest) -> FactorScorer:
+def load_factors(baseline: Path) -> Factorization:
     """Returns the factorization in a `baseline` folder.
 
-    Args:
-        baseline: The folder.
-        model: The `model` folder that it is compared with.
-        model_manifest: The manifest of `model`.
-
     Raises:
-        InputError: The folder is incomplete, or was fitted on other data than the model.
+        InputError: A file is missing or damaged.
     """
-    manifest = read_manifest(baseline, "baseline")
-    check_same_data(f"The baseline {baseline}", manifest, model, model_manifest)
     try:
-        return FactorScorer(*(np.load(baseline / f"{side}_factors.npy") for side in ("user", "item")))
+        return Factorization(*(np.load(baseline / f"{side}_factors.npy") for side in ("user", "item")))
     except (OSError, ValueError) as error:
         raise InputError(f"{baseline} cannot be read ({error}): run the step baseline again.") from error
 

@@ -63,6 +63,7 @@ class Decision:
     Attributes:
         promoted: Whether every check passed.
         protocol: The protocol that decided.
+        metric: Its name.
         value: The model's metric under it.
         checks: In the order in which they were made.
     """

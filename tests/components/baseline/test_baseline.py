@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.baseline.als import Factors, Positives, fit
+from components.baseline.als import Positives, fit
 from components.baseline.baseline import baseline
 from components.baseline.config import BaselineConfig, Setting
 from components.ncf.errors import InputError
+from components.ncf.factorization import Factorization
 from components.ncf.manifest import read_manifest, write_manifest
 from components.ncf.records import RecordWriter, encode_example
 
@@ -124,12 +125,12 @@ def test_the_items_solve_the_published_equations(alpha: float, regularization: f
     world = World(noise=0.3)
     positives = Positives(world.users, world.items, NUM_USERS, NUM_ITEMS)
     factors = fit(Setting(4, regularization, alpha), 200, 1, positives)
-    liked, x = world.matrix(False), factors.users.astype(float)
+    liked, x = world.matrix(False), factors.user_factors.astype(float)
     for item in range(NUM_ITEMS):
         weights = np.where(liked[:, item] > 0, alpha, 1.0)
         left = (x.T * weights) @ x + regularization * np.eye(4)
         np.testing.assert_allclose(
-            factors.items[item], np.linalg.solve(left, (x.T * weights) @ liked[:, item]), atol=2e-3
+            factors.item_factors[item], np.linalg.solve(left, (x.T * weights) @ liked[:, item]), atol=2e-3
         )
 
 
@@ -202,9 +203,11 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_number_of_threads(
 
 def test_candidates_are_scored_by_the_products_of_rows() -> None:
     rng = np.random.default_rng(0)
-    factors = Factors(rng.normal(size=(5, 3)).astype(np.float32), rng.normal(size=(7, 3)).astype(np.float32))
+    factors = Factorization(rng.normal(size=(5, 3)).astype(np.float32), rng.normal(size=(7, 3)).astype(np.float32))
     scores = factors.score_candidates(np.array([4, 0], np.int32), np.array([[1, 2], [6, 6]], np.int32))
-    expected = [[sum(factors.users[u] * factors.items[i]) for i in row] for u, row in ((4, (1, 2)), (0, (6, 6)))]
+    expected = [
+        [sum(factors.user_factors[u] * factors.item_factors[i]) for i in row] for u, row in ((4, (1, 2)), (0, (6, 6)))
+    ]
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
 
 
