@@ -13,12 +13,11 @@ from pipelines.memory import DataSize, MemoryEstimate, estimate_memory
 from pipelines.parameters import check_parameters, step_config
 from pipelines.placed_steps import image_of, placed_parameters
 from pipelines.placement import Placement
+from pipelines.places import places_on_this_machine
 from pipelines.preflight_machines import accelerator_of, check_machines
 from pipelines.worker_pools import WorkerPool
 
 _BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[^\s]*)?")
-# What a container on the platform can read: buckets, web servers, and buckets that are mounted.
-_ELSEWHERE = ("gs://", "https://", "http://", "/gcs/")
 _OFFICIAL_CANDIDATES = 1_000  # of loo-999-masked, one positive and 999 negatives
 _GB = 1e9
 _FULL, _NEARLY_FULL = 1.0, 0.8
@@ -236,18 +235,5 @@ def _check_places(plan: Plan) -> Iterator[Finding]:
         yield error("pipeline root", f"{root!r} is no folder of a bucket: write gs://BUCKET/FOLDER.")
     if plan.placement.target == "local":
         return
-    download, evaluate = plan.parameters["download"], plan.parameters["evaluate"]
-    kind, separator, uri = download["dataset"].partition(":")
-    places = {
-        "download.dataset": uri if separator and kind in ("csv", "ncf") else "",
-        "download.mirror": download["mirror"],
-        "download.titles": download["titles"],
-        "evaluate.champion": evaluate["champion"],
-    }
-    for name, place in places.items():
-        if place and not str(place).startswith(_ELSEWHERE):
-            yield error(
-                "places",
-                f"{name} {place} is on this machine, where the steps do not run: copy it to a bucket and give its "
-                "gs:// address.",
-            )
+    for sentence in places_on_this_machine(plan.parameters):
+        yield error("places", sentence)

@@ -21,6 +21,7 @@ from pipelines.compile import compile_pipeline
 from pipelines.data_digest import source_uri, stored_md5
 from pipelines.parameters import check_parameters, resolve_parameters
 from pipelines.placement import Placement
+from pipelines.places import places_on_this_machine
 from pipelines.presets import DEFAULT_PRESET, Parameters
 from pipelines.submit_options import SubmitOptions
 from pipelines.watch import RunState, check_outcome, follow
@@ -283,19 +284,5 @@ def _job_id(options: SubmitOptions) -> str:
 
 
 def _check_places(parameters: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuses places on this machine, where the steps do not run."""
-    download, train, evaluate = parameters["download"], parameters["train"], parameters["evaluate"]
-    kind, separator, uri = download["dataset"].partition(":")
-    places = {
-        "download.dataset": uri if separator and kind in ("csv", "ncf") else "",
-        "download.mirror": download["mirror"],
-        "download.titles": download["titles"],
-        "train.checkpoint_dir": train["checkpoint_dir"],
-        "evaluate.champion": evaluate["champion"],
-    }
-    for name, place in places.items():
-        if place and ("://" not in place or place.startswith("file://")) and not place.startswith(("/gcs/", "/mnt/")):
-            raise InputError(
-                f"{name} {place} is on this machine and the steps run elsewhere: copy it to a bucket "
-                "and give its gs:// address."
-            )
+    for sentence in places_on_this_machine(parameters):
+        raise InputError(sentence)

@@ -4,6 +4,7 @@ import logging
 import re
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,11 @@ class _Catalogue:
         """Size of the catalogue."""
         return len(self.raw_item_ids)
 
+    @cached_property
+    def num_interactions(self) -> NDArray[np.float32]:
+        """How many users had each item, float32 [num_items]."""
+        return np.bincount(self.seen.items, minlength=self.num_items).astype(np.float32)
+
     def find_users(self, names: tuple[str, ...]) -> tuple[NDArray[np.int32], pa.Array]:
         """Returns the dense indices of the named users, or of all, -1 of one that is unknown; and the raw ids."""
         known = self.raw_user_ids.to_numpy()
@@ -160,7 +166,7 @@ def _best_of_each(
     Where there are no more items, the item is -1. Unknown users, -1, get the most popular items.
     """
     k = min(config.num_recommendations, catalogue.num_items)
-    counts = np.bincount(catalogue.seen.items, minlength=catalogue.num_items).astype(np.float32)
+    counts = catalogue.num_interactions
     popular = best_items(counts[None], k)
     items, scores = np.repeat(popular, len(users), axis=0), np.repeat(counts[popular], len(users), axis=0)
     known = np.flatnonzero(users >= 0)

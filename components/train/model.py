@@ -138,25 +138,23 @@ def neumf_catalogue_logits(architecture: Architecture, weights: Sequence[tf.Tens
     if not architecture.has_output_layer:
         return tf.matmul(tf.gather(tables[0], users), tables[1], transpose_b=True)
     output_kernel, output_bias = dense[-2:]
-    num_factors, num_items = architecture.num_factors, architecture.num_items
+    num_factors = architecture.num_factors
     logits = tf.convert_to_tensor(output_bias)
     if num_factors:
         user_factors = tf.gather(tables[0], users) * output_kernel[:num_factors, 0]
         logits += tf.matmul(user_factors, tables[1], transpose_b=True)
     if architecture.mlp_layers:
         user_rows, item_table = tf.gather(tables[-2], users), tables[-1]
-        shape = [tf.shape(users)[0] if users.shape[0] is None else users.shape[0], num_items]
+        half = architecture.mlp_layers[0] // 2
         if len(architecture.mlp_layers) == 1:
-            half = architecture.mlp_layers[0] // 2
             kernels = output_kernel[num_factors : num_factors + half], output_kernel[num_factors + half :]
             return logits + tf.matmul(user_rows, kernels[0]) + tf.transpose(tf.matmul(item_table, kernels[1]))
         kernel, bias = dense[:2]
-        half = architecture.mlp_layers[0] // 2
         user_part = tf.matmul(user_rows, kernel[:half]) + bias
         item_part = tf.matmul(item_table, kernel[half:])
         hidden = tf.reshape(tf.nn.relu(user_part[:, None] + item_part), [-1, architecture.mlp_layers[1]])
         hidden = _upper_layers(hidden, dense[2:-2], "float32")
-        logits += tf.reshape(tf.matmul(hidden, output_kernel[num_factors:]), shape)
+        logits += tf.reshape(tf.matmul(hidden, output_kernel[num_factors:]), [-1, architecture.num_items])
     return logits
 
 

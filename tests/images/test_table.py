@@ -8,6 +8,7 @@ import pytest
 
 from images import lock
 from images.table import IMAGES, ROOT, Image, read_images
+from pipelines import placement
 
 IMAGES_BY_NAME = read_images()
 FROM_UV_LOCK = [image for image in IMAGES_BY_NAME.values() if not image.packages]
@@ -25,6 +26,10 @@ def test_every_step_names_an_image_of_the_table() -> None:
     }
     assert {"download", "generate", "train"} <= named
     assert named <= set(IMAGES_BY_NAME)
+
+
+def test_a_digest_can_be_given_for_each_image_and_no_other() -> None:
+    assert set(placement.IMAGES) == set(IMAGES_BY_NAME)
 
 
 @pytest.mark.parametrize("image", FROM_UV_LOCK, ids=lambda image: image.name)
