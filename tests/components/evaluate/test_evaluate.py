@@ -140,12 +140,14 @@ def test_baseline_and_champion_are_ranked_beside_the_model(examples: Path, tmp_p
     scores = np.random.default_rng(0).normal(size=shape_of(examples))
     model = write_model(tmp_path / "model", examples, np.zeros(shape_of(examples)))
     champion = write_model(tmp_path / "champion", examples, scores)
+    write_manifest(champion, "model", {**read_manifest(champion, "model"), "selection_protocol": "its own"})
     baseline = write_baseline(tmp_path / "baseline", examples)
     config = dataclasses.replace(CONFIG, champion=str(champion))
     evaluate(config, examples, model, baseline, tmp_path / "evaluation")
     manifest = read_manifest(tmp_path / "evaluation", "evaluation")
     assert manifest["systems"] == ["model", "popularity", "als", "champion"]
     assert manifest["champion"]["path"] == str(champion)
+    assert manifest["champion"]["selection_protocol"] == "its own"
     evaluate(CONFIG, examples, champion, None, tmp_path / "of-champion")
     ranks, alone = (
         pq.read_table(tmp_path / f"{name}/per_user.parquet").to_pydict() for name in ("evaluation", "of-champion")
