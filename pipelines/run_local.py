@@ -59,6 +59,10 @@ class RunInterruptedError(InputError):
         self.exit_status = 128 + signal_number
 
 
+class _AbandonedError(BaseException):
+    """Ends kfp's runner at a step after one that failed; not an Exception, which `logging` would swallow."""
+
+
 class StepObserver(Protocol):
     """Is told what happens while a pipeline runs."""
 
@@ -115,7 +119,7 @@ def run_local(pipeline: Path, runner: str, pipeline_root: Path, log: TextIO, obs
             _ending_steps_when_stopped(containers) as stopped_by,
         ):
             outputs = component().outputs
-    except RuntimeError:
+    except (RuntimeError, _AbandonedError):
         if stopped_by:
             raise RunInterruptedError(watcher.failed_step(), stopped_by[0]) from None
         raise watcher.failure("it ended without an error of its own, perhaps killed for want of memory") from None
@@ -188,6 +192,7 @@ class _Watcher(io.TextIOBase):
         self._observer = observer
         self._pending = ""
         self._running: str | None = None
+        self._failed: str | None = None
         self._started = 0.0
         self._lines: dict[str, deque[str]] = {}
 
@@ -212,8 +217,8 @@ class _Watcher(io.TextIOBase):
         return StepFailedError(f"The step {step} failed: {own}")
 
     def failed_step(self) -> str:
-        """Returns the step that was running, or ran last, and ends it."""
-        step = self._running or (list(self._lines) or ["pipeline"])[-1]
+        """Returns the step that failed, was running or ran last, and ends it."""
+        step = self._failed or self._running or (list(self._lines) or ["pipeline"])[-1]
         if self._running:
             self._end(succeeded=False)
         return step
@@ -229,6 +234,9 @@ class _Watcher(io.TextIOBase):
 
     def _read_runner_line(self, line: str) -> None:
         if started := _TASK_STARTED.match(line):
+            if self._failed:
+                # kfp would run what does not depend on it, which may take hours and changes nothing.
+                raise _AbandonedError
             self._running, self._started = started.group(1), time.perf_counter()
             self._lines[self._running] = deque(maxlen=_LINES_KEPT)
             self._observer.step_started(self._running)
@@ -239,5 +247,7 @@ class _Watcher(io.TextIOBase):
         if self._running is None:
             return
         step, self._running = self._running, None
+        if not succeeded:
+            self._failed = step
         self.durations_s[step] = time.perf_counter() - self._started
         self._observer.step_ended(step, self.durations_s[step], succeeded)

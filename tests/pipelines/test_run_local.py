@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.run_local import StepFailedError, _Watcher, run_local
+from pipelines.run_local import StepFailedError, _AbandonedError, _Watcher, run_local
 
 
 class Recorder:
@@ -53,6 +53,18 @@ def test_progress_is_not_taken_for_an_error() -> None:
     watcher = _Watcher(io.StringIO(), Recorder())
     watcher.write("12:00:00.000 - INFO - Executing task 'train'\n    train: epoch 3/20: loss 0.3\n")
     assert str(watcher.failure("it was killed")) == "The step train failed: it was killed; run.log has what it wrote."
+
+
+def test_nothing_runs_after_a_step_that_failed() -> None:
+    """kfp 2.17.0 goes on with the steps that do not depend on it, and would have the last of them blamed."""
+    recorder = Recorder()
+    watcher = _Watcher(io.StringIO(), recorder)
+    watcher.write("12:00:00.000 - INFO - Executing task 'train'\n    error: The loss is nan.\n")
+    watcher.write("12:00:01.000 - ERROR - Task 'train' finished with status FAILURE\n")
+    with pytest.raises(_AbandonedError):
+        watcher.write("12:00:01.000 - INFO - Executing task 'baseline'\n")
+    assert recorder.events[-1] == ("ended", "train", "False")
+    assert str(watcher.failure("inner task failed")) == "The step train failed: The loss is nan."
 
 
 def test_a_success_without_output_is_a_failure(tmp_path: Path) -> None:
