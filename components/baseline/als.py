@@ -1,7 +1,6 @@
 """Implicit alternating least squares, by the library implicit."""
 
 import importlib.metadata
-import os
 import platform
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from components.baseline.config import Setting
 from components.ncf.errors import InputError
 from components.ncf.factorization import Factorization
+from components.ncf.ranking import num_processors
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def fit(setting: Setting, num_iterations: int, seed: int, positives: Positives) 
             regularization=setting.regularization,
             alpha=setting.alpha,
             iterations=num_iterations,
-            num_threads=len(os.sched_getaffinity(0)),
+            num_threads=num_processors(),
             random_state=np.random.default_rng(seed),
         )
         try:

@@ -21,7 +21,7 @@ from components.ncf.examples import Candidates, read_candidates, read_positives
 from components.ncf.factorization import Factorization
 from components.ncf.manifest import Manifest, read_manifest, write_manifest, writing_artifact
 from components.ncf.metrics import hit_rate_at_k, ndcg_at_k
-from components.ncf.ranking import rank_held_out_items
+from components.ncf.ranking import num_processors, rank_held_out_items
 
 _LOG = logging.getLogger(__name__)
 _VALIDATION = "validation"
@@ -117,7 +117,7 @@ def _tune(config: BaselineConfig, positives: Positives, candidates: Candidates) 
 
 def _try(setting: Setting, config: BaselineConfig, positives: Positives, candidates: Candidates) -> Trial:
     factors = fit(setting, config.num_iterations, config.seed, positives)
-    ranks = rank_held_out_items(factors.score_candidates, candidates)
+    ranks = rank_held_out_items(factors.score_candidates, candidates, num_processors())
     return Trial(setting, factors, hit_rate_at_k(ranks, _CUTOFF), ndcg_at_k(ranks, _CUTOFF))
 
 

@@ -19,7 +19,7 @@ from components.ncf.metrics import (
     hits_at_k,
     reciprocal_ranks,
 )
-from components.ncf.ranking import Scorer, rank_held_out_items, rank_in_catalogue
+from components.ncf.ranking import Scorer, num_processors, rank_held_out_items, rank_in_catalogue
 
 _LOG = logging.getLogger(__name__)
 
@@ -89,7 +89,9 @@ def rank(protocols: tuple[str, ...], held_out: HeldOut, systems: Mapping[str, Sc
                 )
                 ranks[protocol][name], top_items[name] = in_catalogue.ranks, in_catalogue.top_items
             else:
-                ranks[protocol][name] = rank_held_out_items(scorer.score_candidates, held_out.candidates[protocol])
+                ranks[protocol][name] = rank_held_out_items(
+                    scorer.score_candidates, held_out.candidates[protocol], num_processors()
+                )
             _LOG.info(
                 "%s under %s: %d users in %.2f s",
                 name, protocol, len(ranks[protocol][name]), time.perf_counter() - started,

@@ -1,7 +1,7 @@
 """Ranks each user's held-out item, among its candidates or in the whole catalogue, in blocks of one static shape."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -51,8 +51,14 @@ class CatalogueRanks:
     top_items: NDArray[np.int32]
 
 
-def rank_held_out_items(score: ScoreCandidates, candidates: Candidates) -> NDArray[np.int64]:
+def rank_held_out_items(score: ScoreCandidates, candidates: Candidates, num_threads: int) -> NDArray[np.int64]:
     """Returns int64 [num_users]: how many candidates score at least as high as the held-out item (0 is best).
+
+    Args:
+        score: Scores the candidates.
+        candidates: Of each user.
+        num_threads: From how many threads to call `score`: one where its calls must keep their order, as those of a
+            model on several devices must.
 
     Raises:
         InputError: A score is not finite.
@@ -60,7 +66,8 @@ def rank_held_out_items(score: ScoreCandidates, candidates: Candidates) -> NDArr
     num_users, num_candidates = candidates.items.shape
     users_per_block = max(1, min(num_users, _SCORES_PER_BLOCK // (num_candidates + 1)))
     ranks = np.empty(num_users, np.int64)
-    for start in range(0, num_users, users_per_block):
+
+    def rank_block(start: int) -> None:
         stop = min(start + users_per_block, num_users)
         # The last block is filled up with its own first users: their ranks are computed and dropped.
         block = np.resize(np.arange(start, stop), users_per_block)
@@ -71,6 +78,8 @@ def rank_held_out_items(score: ScoreCandidates, candidates: Candidates) -> NDArr
             ranks[start:stop] = positive_ranks(scores[:, :-1], scores[:, -1], mask)
         except ValueError as error:
             raise InputError(f"The candidates of users {start} to {stop - 1} cannot be ranked: {error}.") from error
+
+    _run_in_threads(rank_block, range(0, num_users, users_per_block), num_threads)
     return ranks
 
 
@@ -148,8 +157,21 @@ def for_each_block(
         scores[np.repeat(np.arange(stop - start), had.lengths), had.items] = -np.inf
         work(slice(start, stop), scores)
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        futures = [pool.submit(score_and_work, start) for start in range(0, len(users), block_size)]
+    _run_in_threads(score_and_work, range(0, len(users), block_size), num_processors())
+
+
+def num_processors() -> int:
+    """Returns how many processors this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _run_in_threads(work: Callable[[int], None], starts: Iterable[int], num_threads: int) -> None:
+    if num_threads == 1:  # no other than this one
+        for start in starts:
+            work(start)
+        return
+    with ThreadPoolExecutor(num_threads) as pool:
+        futures = [pool.submit(work, start) for start in starts]
         try:
             for future in futures:
                 future.result()

@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from components.ncf.errors import InputError
 from components.ncf.examples import read_seen_items
 from components.ncf.interactions import ItemLists, index_of
 from components.ncf.manifest import Manifest, file_digest, read_manifest, write_manifest, writing_artifact
-from components.ncf.ranking import best_items, for_each_block, users_per_block
+from components.ncf.ranking import best_items, for_each_block, num_processors, users_per_block
 from components.recommend.config import RecommendConfig
 from components.scoring.saved_model import ModelScorer
 
@@ -46,17 +47,21 @@ def recommend(config: RecommendConfig, examples: Path, model: Path, output: Path
     with writing_artifact(output) as partial:
         catalogue = _read_catalogue(examples, manifest)
         users, raw_user_ids = catalogue.find_users(config.users)
-        shards = np.array_split(np.arange(len(users)), min(config.num_shards, len(users)))
         # Compiles for the shape of a block before the clock starts.
-        scorer.score_catalogue(np.zeros(users_per_block(len(shards[0]), catalogue.num_items), np.int32))
+        scorer.score_catalogue(np.zeros(users_per_block(len(users), catalogue.num_items), np.int32))
         started = time.perf_counter()
-        files = []
-        for number, rows in enumerate(shards):
+        items, scores = _best_of_each(config, catalogue, scorer, users)
+        shards = np.array_split(np.arange(len(users)), min(config.num_shards, len(users)))
+
+        def write_shard(number: int) -> dict[str, Any]:
+            rows = shards[number]
             name = f"recommendations-{number:05d}-of-{len(shards):05d}.parquet"
-            best = _best_of_each(config, catalogue, scorer, users[rows])
-            table = catalogue.table_of(raw_user_ids.take(pa.array(rows)), users[rows], *best)
+            table = catalogue.table_of(raw_user_ids.take(pa.array(rows)), users[rows], items[rows], scores[rows])
             pq.write_table(table, partial / name)
-            files.append({"path": name, "num_rows": table.num_rows, "sha256": file_digest(partial / name)})
+            return {"path": name, "num_rows": table.num_rows, "sha256": file_digest(partial / name)}
+
+        with ThreadPoolExecutor(num_processors()) as pool:
+            files = list(pool.map(write_shard, range(len(shards))))
         duration_s = time.perf_counter() - started
         num_unknown = int(np.count_nonzero(users < 0))
         _LOG.info(

@@ -1,5 +1,6 @@
 """Scores with a trained model, for the steps that rank with one."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ _PAIRS_PER_BLOCK = 1 << 13
 
 
 class ModelScorer:
-    """Scores with the SavedModel of a `model` folder, compiled by XLA."""
+    """Scores with the SavedModel of a `model` folder, compiled by XLA. Call it from a thread for each processor."""
 
     def __init__(self, model: Path) -> None:
         """Loads the SavedModel.
@@ -22,6 +23,9 @@ class ModelScorer:
         Raises:
             InputError: It cannot be loaded, or is of an older version of this project.
         """
+        with contextlib.suppress(RuntimeError):  # where TensorFlow has run before, it keeps the threads that it has
+            # Those that the matrix products of one call are spread over wait for those of another.
+            tf.config.threading.set_intra_op_parallelism_threads(1)
         place = model / "saved_model"
         try:
             loaded = tf.saved_model.load(str(place))

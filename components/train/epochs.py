@@ -159,7 +159,7 @@ class Epochs:
         if self._data.selection is None:
             return {}
         started = time.perf_counter()
-        ranks = rank_held_out_items(self._loop.scorer(), self._data.selection)
+        ranks = rank_held_out_items(self._loop.scorer(), self._data.selection, num_threads=1)
         return {
             "hr@10": hit_rate_at_k(ranks, SELECTION_CUTOFF),
             "ndcg@10": ndcg_at_k(ranks, SELECTION_CUTOFF),

@@ -1,12 +1,16 @@
 """Ranking in the whole catalogue against sorting by hand."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 
 from components.ncf import ranking
 from components.ncf.errors import InputError
+from components.ncf.examples import Candidates
 from components.ncf.interactions import ItemLists
-from components.ncf.ranking import best_items, rank_in_catalogue
+from components.ncf.ranking import best_items, rank_held_out_items, rank_in_catalogue
 
 
 def best_by_sorting(scores, k):
@@ -66,3 +70,32 @@ def test_a_score_that_is_not_finite_is_named():
     users = np.arange(3, dtype=np.int32)
     with pytest.raises(InputError, match=r"users 0 to 2 are not all finite.*lower learning rate"):
         rank_in_catalogue(lambda users: scores[users], users, np.zeros(3, int), seen, 5, 1)
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+@pytest.mark.parametrize("scores_per_block", [5, 20, 1000])
+def test_candidates_are_ranked_the_same_in_any_blocks_and_threads(monkeypatch, num_threads, scores_per_block):
+    monkeypatch.setattr(ranking, "_SCORES_PER_BLOCK", scores_per_block)
+    rng = np.random.default_rng(0)
+    table = rng.integers(4, size=(11, 9)).astype(np.float32)
+    users, positives = rng.permutation(11).astype(np.int32), rng.integers(9, size=11, dtype=np.int32)
+    items = rng.integers(9, size=(11, 4), dtype=np.int32)
+    duplicates = rng.random(items.shape) < 0.2
+    threads = set()
+
+    def score(block, candidates):
+        threads.add(threading.get_ident())
+        time.sleep(0.002)
+        return table[block[:, None], candidates]
+
+    ranks = rank_held_out_items(score, Candidates(users, items, positives, duplicates), num_threads)
+    assert ranks.tolist() == [
+        sum(
+            table[user, item] >= table[user, positive]
+            for item, is_duplicate in zip(row, mask, strict=True)
+            if not is_duplicate
+        )
+        for user, positive, row, mask in zip(users, positives, items, duplicates, strict=True)
+    ]
+    assert len(threads) <= num_threads
+    assert (threads == {threading.get_ident()}) == (num_threads == 1)

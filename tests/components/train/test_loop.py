@@ -239,7 +239,7 @@ def test_weights_that_are_not_finite_are_found_by_the_ranking(
     loop.run_epoch(0)
     assert data.selection is not None
     with pytest.raises(InputError, match=r"not finite.*the model has diverged"):
-        rank_held_out_items(loop.scorer(), data.selection)
+        rank_held_out_items(loop.scorer(), data.selection, num_threads=1)
 
 
 def test_counters_beyond_32_bits_are_refused(make_config: MakeConfig, make_loop: MakeLoop) -> None:
