@@ -2,13 +2,13 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from components.ncf.errors import InputError
 from components.ncf.manifest import read_manifest
-from pipelines.presets import PRESETS, SHARED, Parameters
+from pipelines.presets import DEFAULTS, PRESETS, SHARED, Parameters
 
 
 def resolve_parameters(preset: str, overrides: Iterable[str]) -> Parameters:
@@ -49,37 +49,68 @@ def check_parameters(parameters: Mapping[str, Mapping[str, Any]]) -> None:
     """Builds every step's configuration, so that a mistake is found before the first step runs.
 
     Raises:
-        InputError: A value is out of range.
+        InputError: A value is out of range; the first, if several are.
     """
+    for mistake in parameter_mistakes(parameters):
+        raise InputError(mistake)
+
+
+def parameter_mistakes(parameters: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yields a sentence for each value that is out of range, or that does not fit another step's."""
     for step, values in parameters.items():
-        step_config(step, {**values, **_shared(step, parameters)})
+        yield from _step_mistakes(step, {**values, **_shared(step, parameters)})
     available = {*parameters["generate"]["protocols"], "fixed", "loo-full"}
-    _check_gate(parameters, available)
+    yield from _gate_mistakes(parameters, available)
     place = parameters["train"]["checkpoint_dir"]
     if "://" in place:
-        raise InputError(
-            f"train.checkpoint_dir {place} is no folder: name a mounted one, such as /gcs/BUCKET/FOLDER on Vertex AI."
-        )
+        yield f"train.checkpoint_dir {place} is no folder: name a mounted one, such as /gcs/BUCKET/FOLDER on Vertex AI."
     missing = [name for name in parameters["evaluate"]["protocols"] if name not in available]
     if missing:
-        raise InputError(
+        yield (
             f"evaluate.protocols names {', '.join(missing)}, which generate.protocols "
             f"{parameters['generate']['protocols']} lacks: add it there."
         )
 
 
-def _check_gate(parameters: Mapping[str, Mapping[str, Any]], available: set[str]) -> None:
+def _step_mistakes(step: str, values: Mapping[str, Any]) -> Iterator[str]:
+    """Yields one mistake after another: a configuration stops at its first, which is mended to ask again."""
+    mended: Mapping[str, Any] | None = values
+    while mended is not None and (mistake := _step_mistake(step, mended)) is not None:
+        yield mistake
+        mended = _mended(step, mended, mistake)
+
+
+def _mended(step: str, values: Mapping[str, Any], mistake: str) -> Mapping[str, Any] | None:
+    """Returns the values with the default of the one that a mistake is about; None if no single default mends it."""
+    defaults = {**DEFAULTS[step], **_shared(step, DEFAULTS)}
+    changed = [name for name in values if values[name] != defaults[name]]
+    for name in sorted(changed, key=lambda name: name not in mistake):
+        mended = {**values, name: defaults[name]}
+        if _step_mistake(step, mended) != mistake:
+            return mended
+    return None
+
+
+def _step_mistake(step: str, values: Mapping[str, Any]) -> str | None:
+    try:
+        step_config(step, values)
+    except InputError as mistake:
+        return str(mistake)
+    return None
+
+
+def _gate_mistakes(parameters: Mapping[str, Mapping[str, Any]], available: set[str]) -> Iterator[str]:
     """Finds before hours of training what the gate would find after them."""
     gate = parameters["gate"]
     evaluated = set(parameters["evaluate"]["protocols"]) or available
     if gate["protocol"] and gate["protocol"] not in evaluated:
-        raise InputError(
+        yield (
             f"gate.protocol {gate['protocol']!r} is not evaluated, only {', '.join(sorted(evaluated))}: name one of "
             "them."
         )
     unknown = [name for name in gate["must_beat"] if name not in ("popularity", "als")]
     if unknown:
-        raise InputError(f"gate.must_beat names {unknown[0]!r}: the baselines are popularity and als.")
+        yield f"gate.must_beat names {unknown[0]!r}: the baselines are popularity and als."
 
 
 def check_champion(parameters: Mapping[str, Mapping[str, Any]]) -> None:

@@ -68,14 +68,15 @@ def preflight_command(
     is named exists and may be used.
     """
     from pipelines.preflight import Plan
-    from pipelines.preflight_command import chosen_size, preflight
+    from pipelines.preflight_command import chosen_size, preflight, readable_overrides
 
     if online and not (project and region):
         raise InputError("--online needs --project and --region.")
-    parameters = resolve_parameters(preset, with_dataset(dataset, mirror, overrides))
+    resolve_parameters(preset, ())  # an unknown preset leaves nothing to check
+    readable, unreadable = readable_overrides(preset, with_dataset(dataset, mirror, overrides))
     size = chosen_size(num_users, num_items, num_interactions)
-    plan = Plan(placement, parameters, region, pipeline_root, size)
-    preflight(plan, project if online else None, Console())
+    plan = Plan(placement, resolve_parameters(preset, readable), region, pipeline_root, size)
+    preflight(plan, unreadable, project if online else None, Console())
 
 
 @click.command()

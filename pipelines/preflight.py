@@ -7,10 +7,10 @@ from typing import Any
 
 from components.download.catalog import CATALOG, SourceKind, parse_dataset, parse_synthetic_options
 from components.ncf.errors import InputError
-from pipelines.findings import Finding, error, warning
+from pipelines.findings import Finding, by_severity, error, unchecked, warning
 from pipelines.machines import ACCELERATORS, machine_memory_gb
 from pipelines.memory import DataSize, MemoryEstimate, estimate_memory
-from pipelines.parameters import check_parameters, step_config
+from pipelines.parameters import parameter_mistakes, step_config
 from pipelines.placed_steps import image_of, placed_parameters
 from pipelines.placement import Placement
 from pipelines.places import places_on_this_machine
@@ -47,22 +47,22 @@ def check_plan(plan: Plan) -> list[Finding]:
     mistyped = list(_check_types(plan))
     if mistyped:
         return mistyped  # the other checks count with them
+    wrong = list(_check_values(plan))
     findings = [
-        *_check_values(plan),
+        *wrong,
         *check_machines(plan.placement, plan.region),
         *_check_strategy(plan),
-        *_check_batches(plan),
-        *_check_memory(plan),
+        *(_check_sizes(plan) if not wrong else _sizes_unchecked()),
         *_check_images(plan.placement),
         *_check_places(plan),
     ]
-    return sorted(findings, key=lambda finding: finding.severity != "error")
+    return by_severity(findings)
 
 
 def memory_of(plan: Plan) -> MemoryEstimate | None:
-    """Returns the memory that one replica needs; None where the size of the data is unknown."""
+    """Returns the memory that one replica needs; None where the data's size is unknown or a parameter is wrong."""
     size = plan.size or data_size(plan.parameters["download"]["dataset"])
-    if size is None:
+    if size is None or any(parameter_mistakes(plan.parameters)):
         return None
     return estimate_memory(plan.parameters["train"], size, _num_replicas(plan))
 
@@ -96,14 +96,12 @@ def _check_types(plan: Plan) -> Iterator[Finding]:
 
 
 def _check_values(plan: Plan) -> Iterator[Finding]:
-    try:
-        check_parameters(plan.parameters)
-    except InputError as mistake:
-        yield error("parameters", str(mistake))
+    for mistake in parameter_mistakes(plan.parameters):
+        yield error("parameters", mistake)
     try:
         placed_parameters(plan.placement, plan.parameters)
-    except InputError as mistake:
-        yield error("parameters", str(mistake))
+    except InputError as misfit:
+        yield error("parameters", str(misfit))
 
 
 def _is_of(value: Any, kind: Any) -> bool:
@@ -157,6 +155,15 @@ def _num_replicas(plan: Plan) -> int:
         return 1
     # With parameter servers, each worker takes a global batch of its own.
     return pool.chief.num_replicas if pool.num_parameter_servers else pool.num_replicas
+
+
+def _check_sizes(plan: Plan) -> Iterator[Finding]:
+    yield from _check_batches(plan)
+    yield from _check_memory(plan)
+
+
+def _sizes_unchecked() -> Iterator[Finding]:
+    yield unchecked("batches, memory", "they follow from the parameters: correct those first.")
 
 
 def _check_batches(plan: Plan) -> Iterator[Finding]:

@@ -1,17 +1,19 @@
 """`neumf preflight`: prints what the checks found."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from components.ncf.errors import InputError
-from pipelines.findings import Finding
+from pipelines.findings import Finding, by_severity, error
 from pipelines.memory import DataSize
+from pipelines.parameters import resolve_parameters
 from pipelines.preflight import Plan, check_plan, memory_of
 
 _GB = 1e9
+_COLORS = {"error": "red", "warning": "yellow", "not checked": "blue"}
 
 
 def chosen_size(num_users: int | None, num_items: int | None, num_interactions: int | None) -> DataSize | None:
@@ -29,22 +31,36 @@ def chosen_size(num_users: int | None, num_items: int | None, num_interactions: 
     return DataSize(num_users, num_items, num_interactions)
 
 
-def preflight(plan: Plan, online_project: str | None, console: Console) -> None:
+def readable_overrides(preset: str, overrides: Iterable[str]) -> tuple[list[str], list[Finding]]:
+    """Returns the texts "step.parameter=value" that a preset takes, and a finding for each other one."""
+    readable, findings = [], []
+    for override in overrides:
+        try:
+            resolve_parameters(preset, [override])
+            readable.append(override)
+        except InputError as mistake:
+            findings.append(error("parameters", str(mistake)))
+    return readable, findings
+
+
+def preflight(plan: Plan, unreadable: Sequence[Finding], online_project: str | None, console: Console) -> None:
     """Checks a plan and prints what was found.
 
     Args:
         plan: The run.
+        unreadable: What was found while it was made.
         online_project: The project whose servers are asked too; None asks none.
         console: Where to print.
 
     Raises:
         InputError: There are errors.
     """
-    findings = check_plan(plan)
+    findings = [*unreadable, *check_plan(plan)]
     if online_project is not None:
         from pipelines.preflight_online import HOSTS, check_online, signed_session
 
         findings += check_online(plan, online_project, signed_session(), HOSTS)
+    findings = by_severity(findings)
     _print(plan, findings, console)
     num_errors = sum(finding.severity == "error" for finding in findings)
     if num_errors:
@@ -55,7 +71,7 @@ def _print(plan: Plan, findings: Sequence[Finding], console: Console) -> None:
     if findings:
         table = Table("", "about", "finding", box=None, show_header=False)
         for finding in findings:
-            color = "red" if finding.severity == "error" else "yellow"
+            color = _COLORS[finding.severity]
             table.add_row(f"[{color}]{finding.severity}[/{color}]", finding.subject, escape(finding.message))
         console.print(table)
     pool, memory = plan.placement.pool, memory_of(plan)

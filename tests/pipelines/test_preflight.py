@@ -12,7 +12,7 @@ from components.ncf.errors import InputError
 from pipelines.findings import Finding
 from pipelines.machines import ACCELERATORS, CPU_MACHINES, GPU_COUNTS, TPU_TOPOLOGIES
 from pipelines.memory import DataSize, estimate_memory
-from pipelines.parameters import resolve_parameters
+from pipelines.parameters import parameter_mistakes, resolve_parameters
 from pipelines.placement import TARGETS, Placement, pool_of
 from pipelines.preflight import Plan, check_plan, data_size, memory_of
 from pipelines.preflight_command import chosen_size
@@ -152,6 +152,54 @@ def test_values_of_a_wrong_type_are_found() -> None:
     found = errors(check_plan(plan(placed("vertex-gpu"), parameters=parameters)))
     assert any("train.num_epochs is 2.5: it must be a whole number" in message for message in found)
     assert any("evaluate.seed has no value" in message for message in found)
+
+
+def test_every_wrong_parameter_is_a_finding_of_its_own() -> None:
+    wrong = {
+        "train.num_epochs": 0, "train.num_factors": -1, "train.optimizer": "adamw", "gate.margin": 2.0,
+        "evaluate.seed": -1, "generate.min_ratings": 1, "generate.num_shards": 0, "download.max_rejected_fraction": 7.0,
+    }  # fmt: skip
+    parameters = resolve_parameters("default", ["evaluate.protocols=loo-99", "gate.protocol=fixed"])
+    for key, value in wrong.items():
+        step, _, name = key.partition(".")
+        parameters[step][name] = value
+    found = [
+        f.message for f in check_plan(plan(placed("vertex-gpu"), parameters=parameters)) if f.subject == "parameters"
+    ]
+    for key in (*wrong, "gate.protocol"):
+        assert len([message for message in found if message.startswith(f"{key} ")]) == 1, (key, found)
+    assert len(found) == len(wrong) + 1
+
+
+def test_a_pair_that_does_not_fit_is_one_finding() -> None:
+    layers, seed = parameter_mistakes(resolve_parameters("default", ["train.mlp_layers=", "gate.seed=-1"]))
+    assert layers.startswith("train.mlp_regularization is ")
+    assert "set both to []" in layers
+    assert seed.startswith("gate.seed -1")
+
+
+def test_sizes_wait_for_correct_parameters() -> None:
+    wrong = plan(placed("vertex-gpu"), "train.optimizer=adamw")
+    assert [(finding.severity, finding.subject) for finding in check_plan(wrong)] == [
+        ("error", "parameters"),
+        ("not checked", "batches, memory"),
+    ]
+    assert memory_of(wrong) is None
+
+
+def test_the_command_names_every_wrong_parameter(neumf: Neumf) -> None:
+    result = neumf("preflight", "--target", "vertex-gpu", "--set", "train.num_epochs=many", "--set", "train.epochs=3",
+                   "--set", "train.optimizer=adamw", "--set", "gate.seed=-1")  # fmt: skip
+    assert result.returncode == 1
+    text = " ".join(result.stdout.split())
+    for words in (
+        "'many' is not a whole number",
+        "no parameter 'epochs'",
+        "train.optimizer is 'adamw'",
+        "gate.seed -1",
+    ):
+        assert words in text
+    assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("root", ["bucket/x", "gs://B", "/gcs/bucket", "gs://a b/c"])
