@@ -88,8 +88,6 @@ def explaining_vertex_errors(options: SubmitOptions) -> Iterator[None]:
             raise InputError(_explain_vertex(error.__cause__, options)) from error
         raise
     except ValueError as error:
-        if "region" in str(error):
-            raise InputError(f"Vertex has no region {options.location}: choose another --location.") from error
         raise InputError(f"Vertex's client refuses the job: {_one_line(error)}.") from error
 
 

@@ -90,8 +90,7 @@ def _prepare(
         parameters = resolve_parameters(preset, overrides)
         check_parameters(parameters)
         _check_places(parameters)
-        if options.caching and not options.offline:
-            _add_data_digest(parameters["download"], console)
+        _add_data_digest(options, parameters["download"], console)
         template = scratch / "neumf.yaml"
         compile_pipeline(placement, parameters, template)
         return template, {}
@@ -103,16 +102,26 @@ def _prepare(
 
     named = [tuple(override.partition("=")[0].strip().split(".")) for override in overrides]
     changes = resolve_parameters(DEFAULT_PRESET, overrides)
-    parameters = _parameters_of(_load(options.template))
+    spec = _load(options.template)
+    parameters = _parameters_of(spec)
     for step, name in named:
         parameters[step][name] = changes[step][name]
     check_parameters(parameters)
     _check_places(parameters)
-    if options.caching and not options.offline:
-        _add_data_digest(parameters["download"], console)
-        if parameters["download"]["data_digest"]:
-            named.append(("download", "data_digest"))
-    return options.template, {pipeline_parameter(step, name): parameters[step][name] for step, name in named}
+    compiled_digest = parameters["download"]["data_digest"]
+    _add_data_digest(options, parameters["download"], console)
+    if parameters["download"]["data_digest"] != compiled_digest:
+        named.append(("download", "data_digest"))
+    values = {pipeline_parameter(step, name): parameters[step][name] for step, name in named}
+    _check_known(spec, values)
+    return options.template, values
+
+
+def _check_known(spec: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Refuses parameters that a template lacks, before the backend does."""
+    unknown = sorted(set(values) - set(spec["root"].get("inputDefinitions", {}).get("parameters", {})))
+    if unknown:
+        raise InputError(f"--template lacks the parameter {unknown[0]}: compile it again, or leave the parameter out.")
 
 
 def _parameters_of(spec: Mapping[str, Any]) -> Parameters:
@@ -130,35 +139,36 @@ def _parameters_of(spec: Mapping[str, Any]) -> Parameters:
     return parameters
 
 
-def _add_data_digest(download: dict[str, Any], console: Console) -> None:
+def _add_data_digest(options: SubmitOptions, download: dict[str, Any], console: Console) -> None:
     """Makes the data's digest a parameter, so that it is part of the cache keys and checked by the step."""
     uri = source_uri(download)
-    if not uri or download["data_digest"]:
+    if not options.caching or not uri or download["data_digest"]:
+        return
+    if options.offline and uri.startswith("gs://"):
+        _say(console, f"not checked: whether {uri} has changed, which a dry run without a network cannot see")
         return
     download["data_digest"] = stored_md5(uri) if uri.startswith("gs://") else ""
     if not download["data_digest"]:
-        console.print(
-            f"{escape(uri)} has no digest that can be read from here: the cache will not notice when it changes. Give "
+        _say(
+            console,
+            f"{uri} has no digest that can be read from here: the cache will not notice when it changes. Give "
             "--set download.data_digest=MD5, or --no-caching.",
-            soft_wrap=True, highlight=False,
-        )  # fmt: skip
+        )
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(escape(text), soft_wrap=True, highlight=False)
 
 
 def _submit_template(options: SubmitOptions, template: Path, values: Mapping[str, Any], console: Console) -> None:
-    spec = _load(template)
-    keys = step_keys(spec, values)
-    unpinned = unpinned_images(keys)
-    if unpinned and options.caching and not options.dry_run:
-        image, step = next(iter(unpinned.items()))
-        raise InputError(
-            f"The image {image} of {step} is named by a tag: once the image is rebuilt, the cache would still return "
-            "what the old one made. Name the images by digest with --image-digests-file or --image-digest, or give "
-            "--no-caching."
-        )
+    now = Definition(_load(template), values)
+    if options.caching and not options.dry_run:
+        _check_pinned(now)
     backend = None if options.offline else _backend(options)
     if options.dry_run or options.compare:
-        _print_plan(Definition(spec, values), _earlier(options.compare, backend), console)
+        _print_plan(now, _earlier(options.compare, backend), console)
     if options.dry_run or backend is None:
+        _finish_dry_run(options, now, console)
         return
     submission = Submission(template, values, _job_id(options))
     if options.schedule:
@@ -168,6 +178,27 @@ def _submit_template(options: SubmitOptions, template: Path, values: Mapping[str
         )
         return
     _announce(options, backend, backend.submit(submission), console)
+
+
+def _check_pinned(now: Definition) -> None:
+    for image, step in unpinned_images(step_keys(now.spec, now.values)).items():
+        raise InputError(
+            f"The image {image} of {step} is named by a tag: once the image is rebuilt, the cache would still return "
+            "what the old one made. Name the images by digest with --image-digests-file or --image-digest, or give "
+            "--no-caching."
+        )
+
+
+def _finish_dry_run(options: SubmitOptions, now: Definition, console: Console) -> None:
+    """Makes the checks that submitting makes and the plan does not need, and says which cannot be made."""
+    if options.caching:
+        _check_pinned(now)
+    if options.backend == "vertex" and options.location:
+        from pipelines.submit_vertex import check_region
+
+        check_region(options.location)
+    if options.missing:
+        _say(console, f"not checked: {', '.join(options.missing)}, without which nothing can be submitted")
 
 
 def _announce(options: SubmitOptions, backend: Backend, job: str, console: Console) -> None:

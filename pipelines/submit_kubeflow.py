@@ -12,6 +12,7 @@ from components.ncf.errors import InputError
 from pipelines import watch
 from pipelines.api_errors import explaining_kfp_errors, retrying
 from pipelines.backends import Definition, Schedule, Submission
+from pipelines.cron import with_seconds
 from pipelines.submit_options import SubmitOptions
 from pipelines.watch import RunState, StepState
 
@@ -65,14 +66,11 @@ class KubeflowBackend:
 
     def schedule(self, submission: Submission, cron: str) -> Schedule:
         """Makes a recurring run."""
-        if "=" in cron:
-            raise InputError(f"--schedule {cron!r}: Kubeflow runs by its own clock: leave the time zone out.")
         with explaining_kfp_errors(self._options), _quiet():
             made = self._client.create_recurring_run(
                 self._experiment(),
                 submission.job_id,
-                # Its expressions begin with the second.
-                cron_expression=f"0 {cron}",
+                cron_expression=with_seconds(cron),
                 max_concurrency=1,
                 no_catchup=True,
                 **self._job(submission),

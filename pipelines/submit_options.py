@@ -10,14 +10,15 @@ from typing import Any
 import click
 
 from components.ncf.errors import InputError
+from pipelines.cron import check_cron
 
 BACKENDS = ("vertex", "kfp")
 _LABEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
 _JOB_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
+_EXPERIMENT = _JOB_ID
 _ACCOUNT = re.compile(r"[a-z0-9-]+@[a-z0-9.:-]+\.gserviceaccount\.com|\d+-compute@developer\.gserviceaccount\.com")
 _NETWORK = re.compile(r"projects/\d+/global/networks/[a-z0-9-]+")
-_NUM_CRON_FIELDS = 5
 
 Command = Callable[..., Any]
 
@@ -82,7 +83,7 @@ class SubmitOptions:
         if len(chosen) > 1:
             raise InputError(f"{' and '.join(map(_flag, chosen))} exclude each other: give one.")
         if self.schedule is not None:
-            _check_cron(self.schedule)
+            check_cron(self.schedule, self.backend)
         if self.poll_s <= 0:
             raise InputError(f"--poll {self.poll_s:g} must be more than 0 seconds.")
         if self.backend == "vertex":
@@ -92,14 +93,12 @@ class SubmitOptions:
 
     def _check_vertex(self) -> None:
         _refuse(self, "kfp", ("host", "namespace", "token_file", "ca_certificate"))
-        if self.offline:
-            return
-        for name in ("project", "location"):
+        self._check_syntax()
+        for name in () if self.offline else ("project", "location"):
             if not getattr(self, name):
                 raise InputError(f"Vertex needs {_flag(name)}: give it, or set {_VARIABLES[name]}.")
         if self.sends and not self.pipeline_root:
             raise InputError("Vertex needs --pipeline-root, a gs:// folder for the run's artifacts.")
-        self._check_syntax()
 
     def _check_syntax(self) -> None:
         if self.pipeline_root and not re.fullmatch(r"gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/.*)?", self.pipeline_root):
@@ -108,6 +107,11 @@ class SubmitOptions:
             raise InputError(f"--job-id {self.job_id} must be lower-case letters, digits and hyphens, at most 128.")
         if self.service_account and not _ACCOUNT.fullmatch(self.service_account):
             raise InputError(f"--service-account {self.service_account} must be NAME@PROJECT.iam.gserviceaccount.com.")
+        if self.experiment and not _EXPERIMENT.fullmatch(self.experiment):
+            raise InputError(
+                f"--experiment {self.experiment} must be lower-case letters, digits and hyphens, at most 128, with no "
+                "hyphen first."
+            )
         if self.network and not _NETWORK.fullmatch(self.network):
             raise InputError(
                 f"--network {self.network} must be projects/PROJECT-NUMBER/global/networks/NAME, with the project's "
@@ -130,6 +134,12 @@ class SubmitOptions:
     def offline(self) -> bool:
         """Whether nothing is asked of the backend."""
         return self.dry_run and not (self.compare and not Path(self.compare).is_file())
+
+    @property
+    def missing(self) -> list[str]:
+        """The flags that submitting needs and a dry run does without."""
+        needed = ("project", "location", "pipeline_root") if self.backend == "vertex" else ("host",)
+        return [_flag(name) for name in needed if not getattr(self, name)]
 
     @property
     def sends(self) -> bool:
@@ -209,17 +219,6 @@ def _options() -> list[Callable[[Command], Command]]:
         option("--schedules", "list_schedules", is_flag=True, help="List the schedules instead."),
         option("--delete-schedule", metavar="SCHEDULE", help="Delete a schedule instead."),
     ]
-
-
-def _check_cron(cron: str) -> None:
-    fields_of_cron = re.sub(r"^(CRON_TZ|TZ)=\S+\s+", "", cron).split()
-    if len(fields_of_cron) != _NUM_CRON_FIELDS or not all(
-        re.fullmatch(r"[\w*/,?#-]+", text) for text in fields_of_cron
-    ):
-        raise InputError(
-            f"--schedule {cron!r} must be five fields (minute, hour, day, month, weekday), as '0 3 * * 1' for Mondays "
-            "at 3:00 UTC; TZ=Europe/Paris before them sets the time zone."
-        )
 
 
 def _refuse(options: SubmitOptions, backend: str, names: tuple[str, ...]) -> None:

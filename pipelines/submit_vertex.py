@@ -31,6 +31,18 @@ _JOB_STATES = {
 }
 
 
+def check_region(location: str) -> None:
+    """Refuses what Google's client would refuse, without signing in.
+
+    Raises:
+        InputError: The client knows no such region.
+    """
+    from google.cloud.aiplatform.constants.base import SUPPORTED_REGIONS
+
+    if location not in SUPPORTED_REGIONS:
+        raise InputError(f"Vertex has no region {location}: choose another --location.")
+
+
 class VertexBackend:
     """A `pipelines.backends.Backend`."""
 
@@ -41,6 +53,7 @@ class VertexBackend:
             InputError: There are no credentials, or the region is unknown.
         """
         self._options = options
+        check_region(str(options.location))
         with explaining_vertex_errors(options):
             from google.cloud import aiplatform
 

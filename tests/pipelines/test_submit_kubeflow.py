@@ -151,6 +151,32 @@ def test_schedules_are_made_listed_and_deleted(kubeflow: Kubeflow, template: Pat
     assert not kubeflow.services.runs
 
 
+def test_a_schedule_may_name_its_second(kubeflow: Kubeflow, template: Path) -> None:
+    result = kubeflow.submit("--template", template, "--schedule", "30 0 3 * * 1")
+    assert result.exit_code == 0, result.output
+    (made,) = kubeflow.services.recurring_runs.values()
+    assert made["trigger"]["cron_schedule"]["cron"] == "30 0 3 * * 1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--schedule", "TZ=Europe/Paris 0 3 * * 1"), "Kubeflow runs by its own clock"),
+        (("--schedule", "75 0 3 * * 1"), "the second 75 is outside 0 to 59"),
+        (("--set", "generate.min_ratings=5"), "--template lacks the parameter generate_min_ratings"),
+        (("--token-file", "nothing"), "--token-file nothing does not exist"),
+    ],
+)
+def test_a_dry_run_finds_what_submitting_would_without_a_network(
+    kubeflow: Kubeflow, template: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    for dry in ((), ("--dry-run",)):
+        result = kubeflow.submit("--template", template, *arguments, *dry)
+        assert result.exit_code == 1, (dry, result.output)
+        assert words in result.stderr
+    assert not kubeflow.server.calls
+
+
 def test_a_step_that_is_never_cached_runs_again(  # --caching is no order to cache everything
     kubeflow: Kubeflow, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from google.protobuf import json_format
 from grpc import StatusCode
 
 from pipelines.cache_keys import step_keys
-from tests.pipelines.servers.fixtures import Vertex
+from tests.pipelines.servers.fixtures import Vertex, run_neumf
 from tests.pipelines.servers.grpc_server import ApiError
 from tests.pipelines.servers.storage_server import MISSING_BUCKET, StorageServer
 from tests.pipelines.servers.templates import IMAGES, STEPS, make_template
@@ -322,6 +322,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(vertex: Vertex, tem
         ((*ROOT, "--network", "default"), "--network 'default' is not of the form projects/PROJECT-NUMBER"),
         ((*ROOT, "--label", "Team=x"), "--label Team=x must consist of lower-case letters"),
         ((*ROOT, "--schedule", "every day"), "--schedule 'every day' must be five fields"),
+        ((*ROOT, "--schedule", "0 3 * * 8"), "the weekday 8 is outside 0 to 6"),
         ((*ROOT, "--poll", "0"), "--poll 0 must be more than 0 seconds"),
         (("--cancel", "a", "--follow", "b"), "--follow and --cancel exclude each other"),
         ((*ROOT, "--namespace", "films"), "--namespace is of use with --backend kfp alone"),
@@ -334,6 +335,55 @@ def test_a_wrong_option_is_one_sentence(vertex: Vertex, template: Path, argument
     assert result.exit_code == 1
     assert words in result.stderr
     assert result.stderr.count("\n") == 1
+    assert not vertex.server.calls
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--pipeline-root", "s3://bucket"), "--pipeline-root s3://bucket must be a gs://BUCKET/FOLDER"),
+        (("--job-id", "My_job"), "--job-id My_job must be lower-case letters"),
+        (("--experiment", "My films"), "--experiment My films must be lower-case letters"),
+        (("--network", "default"), "--network 'default' is not of the form projects/PROJECT-NUMBER"),
+        (("--service-account", "me@example.com"), "--service-account 'me@example.com' is not of the form"),
+        (("--encryption-key", "key"), "--encryption-key 'key' is not of the form"),
+        (("--label", "Team=x"), "--label Team=x must consist of lower-case letters"),
+        (("--schedule", "0 25 * * *"), "--schedule '0 25 * * *': the hour 25 is outside 0 to 23"),
+        (("--location", "moon-west1"), "Vertex has no region moon-west1"),
+        (("--set", "generate.min_ratings=5"), "--template lacks the parameter generate_min_ratings"),
+        (("--set", "download.dataset=csv:/data/events.csv"), "copy it to a bucket"),
+    ],
+)
+def test_a_dry_run_finds_what_submitting_would_without_a_network(
+    vertex: Vertex, template: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    for dry in ((), ("--dry-run",)):
+        result = vertex.submit("--template", template, *ROOT, *arguments, *dry)
+        assert result.exit_code == 1, (dry, result.output)
+        assert words in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert not vertex.server.calls
+
+
+def test_a_dry_run_shows_its_plan_before_it_refuses_a_tag(vertex: Vertex, tmp_path: Path) -> None:
+    template = make_template(tmp_path, {**IMAGES, "train": "europe-docker.pkg.dev/my-project/neumf/train:latest"})
+    result = vertex.submit("--template", template, *ROOT, "--dry-run")
+    assert result.exit_code == 1
+    assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == list(STEPS)
+    assert "train:latest of train is named by a tag" in result.stderr
+    assert vertex.submit("--template", template, *ROOT, "--dry-run", "--no-caching").exit_code == 0
+
+
+def test_a_dry_run_says_what_it_could_not_check(vertex: Vertex, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    arguments = ("submit", "--backend", "vertex", *DIGESTS, "--dataset", "csv:gs://my-data/events.csv", "--dry-run")
+    result = run_neumf(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "not checked: whether gs://my-data/events.csv has changed" in result.output
+    assert "not checked: --project, --location, --pipeline-root" in result.output
+    complete = run_neumf(*arguments, *ROOT, "--project", "p", "--location", "us-west1", "--no-caching")
+    assert "not checked" not in complete.output
     assert not vertex.server.calls
 
 

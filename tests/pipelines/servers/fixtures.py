@@ -31,7 +31,7 @@ class Vertex:
 
     def submit(self, *arguments: str | Path) -> "Result":
         """Runs `neumf submit` here and now."""
-        return _neumf("submit", *self.place(), *arguments)
+        return run_neumf("submit", *self.place(), *arguments)
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,11 @@ class Kubeflow:
     def submit(self, *arguments: str | Path) -> "Result":
         """Runs `neumf submit` here and now."""
         place = ["--backend", "kfp", "--host", self.server.url, *self.sign_in, "--poll", "0.001"]
-        return _neumf("submit", *place, *arguments)
+        return run_neumf("submit", *place, *arguments)
 
 
-def _neumf(*arguments: str | Path) -> "Result":
+def run_neumf(*arguments: str | Path) -> "Result":
+    """Runs a command here and now."""
     # Imported here: where the publish step is tested, in its image, there is no command line.
     from click.testing import CliRunner
 
