@@ -136,6 +136,15 @@ REGIONS = frozenset(
 )  # fmt: skip
 
 
+def is_general_machine(machine_type: str) -> bool:
+    """Whether a name is one that Compute Engine gives to machines without accelerators, of any size.
+
+    Dataflow takes more of them than training does. Those that share a core, such as e2-micro, are left out.
+    """
+    family = "e2|n1|n2d?|n4|c2d?|c3d?|c4a?|t2[ad]"
+    return re.fullmatch(rf"({family})-(standard|highmem|highcpu)-\d+", machine_type) is not None
+
+
 def machine_memory_gb(machine_type: str) -> float | None:
     """Returns how much main memory a general machine type has; None for one that is not listed."""
     match = re.fullmatch(r"(\w\d)-(standard|highmem|highcpu)-(\d+)", machine_type)

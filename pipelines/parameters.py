@@ -86,7 +86,9 @@ def _mended(step: str, values: Mapping[str, Any], mistake: str) -> Mapping[str, 
     changed = [name for name in values if values[name] != defaults[name]]
     for name in sorted(changed, key=lambda name: name not in mistake):
         mended = {**values, name: defaults[name]}
-        if _step_mistake(step, mended) != mistake:
+        left = _step_mistake(step, mended)
+        # What is still about this name is the same mistake in other words.
+        if left is None or (left != mistake and name not in left):
             return mended
     return None
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from components.ncf.errors import InputError
+from pipelines.resource_names import check_label, check_name
 from pipelines.worker_pools import POOLS, WorkerPool
 
 # The pool that each target's train step runs on unless --pool names another; none for plain containers.
@@ -22,27 +23,7 @@ TARGETS = tuple(TARGET_POOLS)
 IMAGES = ("download", "generate", "baseline", "publish", "train", "train-gpu", "train-tpu")
 STRATEGIES = ("standard", "spot", "flex-start")
 
-_NAME = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
-# Names of domains that organisations have are part of old projects' names: "example.com:project".
-_PROJECT = f"([a-z0-9.-]+:)?{_NAME}"
-_PATTERNS = {
-    "service_account": (
-        rf"{_NAME}@({_NAME}\.iam\.gserviceaccount\.com|[a-z0-9.-]+\.[a-z0-9-]+\.iam\.gserviceaccount\.com|developer\.gserviceaccount\.com)",
-        "NAME@PROJECT.iam.gserviceaccount.com",
-    ),
-    "network": (rf"projects/\d+/global/networks/{_NAME}", "projects/PROJECT-NUMBER/global/networks/NAME"),
-    "tensorboard": (
-        rf"projects/{_PROJECT}/locations/{_NAME}/tensorboards/\d+",
-        "projects/PROJECT/locations/REGION/tensorboards/ID",
-    ),
-    "encryption_key": (
-        rf"projects/{_PROJECT}/locations/{_NAME}/keyRings/[\w-]+/cryptoKeys/[\w-]+",
-        "projects/PROJECT/locations/REGION/keyRings/RING/cryptoKeys/KEY",
-    ),
-    "checkpoint_root": (r"gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[^/*?\[\]#]+)*/?", "gs://BUCKET/FOLDER"),
-}
-_LABEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
-_LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
+_NAMES = ("service_account", "network", "tensorboard", "encryption_key", "checkpoint_root")
 _DIGEST = re.compile(r"(\S+@)?sha256:[0-9a-f]{64}")
 _LONGEST_TIMEOUT_H = 7 * 24  # Vertex AI's own limit of a custom job
 
@@ -57,7 +38,7 @@ class Placement:
         strategy: How Vertex AI finds the machines, one of `STRATEGIES`.
         max_wait_h: Hours that "flex-start" waits for machines.
         timeout_h: Hours after which the training job is ended.
-        service_account: What the training job acts as.
+        service_account: What the training job acts as; on Kubeflow, what the steps' pods do.
         network: The VPC network that it is peered with.
         tensorboard: The Vertex AI TensorBoard that shows its progress.
         encryption_key: The Cloud KMS key for everything it makes.
@@ -123,16 +104,11 @@ class Placement:
         return self.pool.image if self.pool else "train"
 
     def _check_syntax(self) -> None:
-        for name, (pattern, form) in _PATTERNS.items():
-            value = getattr(self, name)
-            if value is not None and not re.fullmatch(pattern, value):
-                raise InputError(f"--{name.replace('_', '-')} {value!r} is not of the form {form}.")
+        for name in _NAMES:
+            kind = "kubernetes_service_account" if (self.target, name) == ("kfp", "service_account") else name
+            check_name(f"--{name.replace('_', '-')}", kind, getattr(self, name))
         for name, value in self.labels.items():
-            if not _LABEL_NAME.fullmatch(name) or not _LABEL_VALUE.fullmatch(value):
-                raise InputError(
-                    f"--label {name}={value} must consist of lower-case letters, digits, hyphens and underscores, at "
-                    "most 63 on each side, and begin with a letter."
-                )
+            check_label(name, value)
         for name, digest in self.image_digests.items():
             if name not in IMAGES:
                 nearest = difflib.get_close_matches(name, IMAGES, n=1)
@@ -152,7 +128,7 @@ class Placement:
         given = {
             "--spot or --flex-start": self.strategy != "standard",
             "--timeout-hours": self.timeout_h,
-            "--service-account": self.service_account,
+            "--service-account": self.service_account and self.target == "local",
             "--network": self.network,
             "--tensorboard": self.tensorboard,
             "--encryption-key": self.encryption_key,

@@ -32,6 +32,11 @@ def compile_command(
     from pipelines.compile import compile_pipeline
     from pipelines.parameters import check_parameters
 
+    if placement.service_account and not placement.is_vertex:
+        raise InputError(
+            f"--service-account {placement.service_account}: a pipeline that is compiled for Kubeflow names none; give "
+            "it to `neumf submit`."
+        )
     parameters = resolve_parameters(preset, with_dataset(dataset, mirror, overrides))
     check_parameters(parameters)
     compile_pipeline(placement, parameters, output)

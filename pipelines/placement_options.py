@@ -137,7 +137,7 @@ def _pairs(option: str, texts: Iterable[str], example: str) -> dict[str, str]:
 
 def _identity_options() -> list[Callable[[Command], Command]]:
     return [
-        click.option("--service-account", metavar="ACCOUNT", help="Vertex: what the training job acts as."),
+        click.option("--service-account", metavar="ACCOUNT", help="What training acts as; on Kubeflow, all steps."),
         click.option(
             "--network", metavar="NETWORK", help="Vertex: projects/NUMBER/global/networks/NAME that it is peered with."
         ),

@@ -1,6 +1,5 @@
 """Checks a pipeline before any money is spent on it."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +12,10 @@ from pipelines.memory import DataSize, MemoryEstimate, estimate_memory
 from pipelines.parameters import parameter_mistakes, step_config
 from pipelines.placed_steps import image_of, placed_parameters
 from pipelines.placement import Placement
-from pipelines.places import places_on_this_machine
 from pipelines.preflight_machines import accelerator_of, check_machines
+from pipelines.preflight_places import check_places
 from pipelines.worker_pools import WorkerPool
 
-_BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[^\s]*)?")
 _OFFICIAL_CANDIDATES = 1_000  # of loo-999-masked, one positive and 999 negatives
 _GB = 1e9
 _FULL, _NEARLY_FULL = 1.0, 0.8
@@ -54,7 +52,7 @@ def check_plan(plan: Plan) -> list[Finding]:
         *_check_strategy(plan),
         *(_check_sizes(plan) if not wrong else _sizes_unchecked()),
         *_check_images(plan.placement),
-        *_check_places(plan),
+        *check_places(plan.placement, plan.parameters, plan.region, plan.pipeline_root),
     ]
     return by_severity(findings)
 
@@ -96,12 +94,13 @@ def _check_types(plan: Plan) -> Iterator[Finding]:
 
 
 def _check_values(plan: Plan) -> Iterator[Finding]:
-    for mistake in parameter_mistakes(plan.parameters):
-        yield error("parameters", mistake)
+    placed = plan.parameters
     try:
-        placed_parameters(plan.placement, plan.parameters)
+        placed = placed_parameters(plan.placement, plan.parameters)
     except InputError as misfit:
         yield error("parameters", str(misfit))
+    for mistake in parameter_mistakes(placed):
+        yield error("parameters", mistake)
 
 
 def _is_of(value: Any, kind: Any) -> bool:
@@ -234,13 +233,3 @@ def _check_images(placement: Placement) -> Iterator[Finding]:
             f"{images[0]} names no registry, where the platform would look for it: set NEUMF_IMAGE_REGISTRY to "
             "REGION-docker.pkg.dev/PROJECT/REPOSITORY, or give whole references with --image-digest.",
         )
-
-
-def _check_places(plan: Plan) -> Iterator[Finding]:
-    root = plan.pipeline_root
-    if root is not None and plan.placement.is_vertex and not _BUCKET.fullmatch(root):
-        yield error("pipeline root", f"{root!r} is no folder of a bucket: write gs://BUCKET/FOLDER.")
-    if plan.placement.target == "local":
-        return
-    for sentence in places_on_this_machine(plan.parameters):
-        yield error("places", sentence)

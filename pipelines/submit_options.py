@@ -11,14 +11,10 @@ import click
 
 from components.ncf.errors import InputError
 from pipelines.cron import check_cron
+from pipelines.resource_names import check_label, check_name
 
 BACKENDS = ("vertex", "kfp")
-_LABEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
-_LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
-_JOB_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
-_EXPERIMENT = _JOB_ID
-_ACCOUNT = re.compile(r"[a-z0-9-]+@[a-z0-9.:-]+\.gserviceaccount\.com|\d+-compute@developer\.gserviceaccount\.com")
-_NETWORK = re.compile(r"projects/\d+/global/networks/[a-z0-9-]+")
+_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
 
 Command = Callable[..., Any]
 
@@ -101,26 +97,24 @@ class SubmitOptions:
             raise InputError("Vertex needs --pipeline-root, a gs:// folder for the run's artifacts.")
 
     def _check_syntax(self) -> None:
-        if self.pipeline_root and not re.fullmatch(r"gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/.*)?", self.pipeline_root):
-            raise InputError(f"--pipeline-root {self.pipeline_root} must be a gs://BUCKET/FOLDER.")
-        if self.job_id and not _JOB_ID.fullmatch(self.job_id):
-            raise InputError(f"--job-id {self.job_id} must be lower-case letters, digits and hyphens, at most 128.")
-        if self.service_account and not _ACCOUNT.fullmatch(self.service_account):
-            raise InputError(f"--service-account {self.service_account} must be NAME@PROJECT.iam.gserviceaccount.com.")
-        if self.experiment and not _EXPERIMENT.fullmatch(self.experiment):
-            raise InputError(
-                f"--experiment {self.experiment} must be lower-case letters, digits and hyphens, at most 128, with no "
-                "hyphen first."
-            )
-        if self.network and not _NETWORK.fullmatch(self.network):
-            raise InputError(
-                f"--network {self.network} must be projects/PROJECT-NUMBER/global/networks/NAME, with the project's "
-                "number and not its name."
-            )
+        check_name("--pipeline-root", "pipeline_root", self.pipeline_root)
+        check_name("--service-account", "service_account", self.service_account)
+        check_name("--network", "network", self.network)
+        check_name("--encryption-key", "encryption_key", self.encryption_key)
+        for name in ("job_id", "experiment"):
+            value = getattr(self, name)
+            if value and not _ID.fullmatch(value):
+                raise InputError(
+                    f"{_flag(name)} {value} must be lower-case letters, digits and hyphens, at most 128, with no "
+                    "hyphen first."
+                )
         self.label_values()
 
     def _check_kfp(self) -> None:
         _refuse(self, "vertex", ("project", "endpoint", "network", "labels", "encryption_key"))
+        check_name("--pipeline-root", "kubeflow_pipeline_root", self.pipeline_root)
+        check_name("--service-account", "kubernetes_service_account", self.service_account)
+        check_name("--namespace", "namespace", self.namespace)
         if not self.offline and not self.host:
             raise InputError(
                 "Kubeflow needs --host, the address of its Pipelines API: give it, or set KF_PIPELINES_ENDPOINT."
@@ -155,11 +149,9 @@ class SubmitOptions:
         values = {}
         for label in self.labels:
             name, separator, value = label.partition("=")
-            if not separator or not _LABEL_NAME.fullmatch(name) or not _LABEL_VALUE.fullmatch(value):
-                raise InputError(
-                    f"--label {label!r} must be NAME=VALUE of lower-case letters, digits, hyphens and underscores, "
-                    "at most 63 of each."
-                )
+            if not separator:
+                raise InputError(f"--label {label!r} is not of the form NAME=VALUE, as team=films.")
+            check_label(name, value)
             values[name] = value
         return values
 

@@ -208,6 +208,118 @@ def test_a_pipeline_root_is_a_bucket(root: str) -> None:
     assert "gs://BUCKET/FOLDER" in message
 
 
+@pytest.mark.parametrize(
+    ("root", "is_one"), [("minio://mlpipeline/v2", True), ("s3://a/b", True), ("gs://a1/b", True), ("/mnt/a", False)]
+)
+def test_kubeflow_keeps_artifacts_in_other_stores_too(root: str, is_one: bool) -> None:
+    assert (errors(check_plan(plan(placed("kfp"), region=None, pipeline_root=root))) == []) is is_one
+
+
+def test_what_was_not_given_is_said_to_be_unchecked() -> None:
+    found = check_plan(plan(placed("vertex-gpu"), region=None, pipeline_root=None))
+    assert [(finding.severity, finding.subject) for finding in found] == [
+        ("not checked", "pipeline root"),
+        ("not checked", "region"),
+    ]
+    kubeflow = check_plan(plan(placed("kfp"), region=None, pipeline_root=None))
+    assert [finding.subject for finding in kubeflow] == ["pipeline root"]
+    assert check_plan(plan(placed("local"), region=None, pipeline_root=None)) == []
+
+
+def test_a_tensorboard_and_a_key_are_in_the_runs_region() -> None:
+    def located(region: str, key_location: str) -> list[str]:
+        chosen = placed(
+            "vertex-gpu",
+            service_account="t@my-project.iam.gserviceaccount.com",
+            checkpoint_root="gs://bucket/checkpoints",
+            tensorboard=f"projects/my-project/locations/{region}/tensorboards/7",
+            encryption_key=f"projects/p/locations/{key_location}/keyRings/r/cryptoKeys/k",
+        )
+        return errors(check_plan(plan(chosen)))
+
+    assert located("us-central1", "us-central1") == []
+    (board,) = located("europe-west4", "us-central1")
+    assert "--tensorboard projects/my-project/locations/europe-west4/tensorboards/7 is in europe-west4" in board
+    (key,) = located("us-central1", "global")
+    assert "--encryption-key" in key
+    assert "name one in us-central1" in key
+
+
+def dataflow(**options: str) -> tuple[str, ...]:
+    given = {
+        "project": "my-project",
+        "region": "us-central1",
+        "temp_location": "gs://bucket/temp",
+        "sdk_container_image": DIGESTS["generate"],
+        **options,
+    }
+    return tuple(f"{name}={value}" for name, value in given.items())
+
+
+@pytest.mark.parametrize(
+    ("options", "severity", "words"),
+    [
+        ({"project": "My Project"}, "error", "project 'My Project' is not of the form"),
+        ({"region": "us-centrall"}, "warning", "us-centrall is not among those known"),
+        ({"region": "europe-west4"}, "warning", "set region to us-central1"),
+        ({"service_account_email": "me@example.com"}, "error", "NAME@PROJECT.iam.gserviceaccount.com"),
+        ({"temp_location": "/tmp/x"}, "error", "gs://BUCKET/FOLDER"),
+        ({"sdk_container_image": "us-docker.pkg.dev/p/r/generate:1"}, "error", "names no digest"),
+        ({"machine_type": "e2-micro"}, "warning", "machine_type e2-micro"),
+        ({"machine_type": "standard-4"}, "warning", "machine_type standard-4"),
+        ({"subnetwork": "private"}, "error", "regions/REGION/subnetworks/NAME"),
+        ({"subnetwork": "regions/europe-west4/subnetworks/private"}, "error", "subnetwork is in europe-west4"),
+    ],
+)
+@pytest.mark.parametrize("is_option", [True, False], ids=["--dataflow", "generate.beam_options"])
+def test_what_dataflow_would_refuse_is_found(
+    options: dict[str, str], severity: str, words: str, is_option: bool
+) -> None:
+    if is_option:
+        checked = plan(placed("vertex-cpu", dataflow=dataflow(**options)))
+    else:
+        checked = plan(placed("vertex-cpu"))
+        generate = {
+            **checked.parameters["generate"],
+            "beam_runner": "dataflow",
+            "beam_options": list(dataflow(**options)),
+        }
+        checked = dataclasses.replace(checked, parameters={**checked.parameters, "generate": generate})
+    (finding,) = [found for found in check_plan(checked) if found.severity != "not checked"]
+    assert finding.severity == severity
+    assert words in finding.message
+
+
+def test_a_dataflow_that_fits_passes() -> None:
+    options = dataflow(
+        machine_type="n2-standard-4", subnetwork="regions/us-central1/subnetworks/private",
+        service_account_email="worker@my-project.iam.gserviceaccount.com",
+    )  # fmt: skip
+    assert check_plan(plan(placed("vertex-cpu", dataflow=options))) == []
+    kubeflow = plan(placed("kfp", dataflow=options), region=None, pipeline_root="minio://mlpipeline/v2")
+    (message,) = errors(check_plan(kubeflow))
+    assert "cannot write to minio://mlpipeline/v2" in message
+
+
+def test_a_service_account_is_googles_on_vertex_and_kubernetes_on_kubeflow() -> None:
+    email, name = "me@my-project.iam.gserviceaccount.com", "pipeline-runner"
+    assert errors(check_plan(plan(placed("vertex-cpu", service_account=email)))) == []
+    assert errors(check_plan(plan(placed("kfp", service_account=name)))) == []
+    for target, other, words in (("vertex-cpu", name, "NAME@PROJECT"), ("kfp", email, "a Kubernetes service account")):
+        with pytest.raises(InputError, match=words):
+            placed(target, service_account=other)
+    with pytest.raises(InputError, match="Kubernetes"):
+        placed("kfp", service_account="a" * 254)
+
+
+def test_compile_refuses_an_account_that_the_file_could_not_name(neumf: Neumf, tmp_path: Path) -> None:
+    result = neumf(
+        "compile", "--target", "kfp", "--service-account", "pipeline-runner", "--output", tmp_path / "a.yaml"
+    )
+    assert result.returncode == 1
+    assert "give it to `neumf submit`" in result.stderr
+
+
 def test_an_image_by_tag_is_refused() -> None:
     digests = {name: digest for name, digest in DIGESTS.items() if name != "train-gpu"}
     by_tag = errors(check_plan(plan(placed("vertex-gpu", image_digests=digests))))

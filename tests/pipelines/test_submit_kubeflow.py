@@ -165,6 +165,12 @@ def test_a_schedule_may_name_its_second(kubeflow: Kubeflow, template: Path) -> N
         (("--schedule", "75 0 3 * * 1"), "the second 75 is outside 0 to 59"),
         (("--set", "generate.min_ratings=5"), "--template lacks the parameter generate_min_ratings"),
         (("--token-file", "nothing"), "--token-file nothing does not exist"),
+        (
+            ("--service-account", "me@my-project.iam.gserviceaccount.com"),
+            "a Kubernetes service account in the namespace",
+        ),
+        (("--namespace", "Films"), "--namespace 'Films' is not of the form"),
+        (("--pipeline-root", "/mnt/artifacts"), "s3://BUCKET/FOLDER or minio://BUCKET/FOLDER"),
     ],
 )
 def test_a_dry_run_finds_what_submitting_would_without_a_network(

@@ -317,7 +317,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(vertex: Vertex, tem
     ("arguments", "words"),
     [
         ((), "Vertex needs --pipeline-root"),
-        (("--pipeline-root", "s3://bucket"), "--pipeline-root s3://bucket must be a gs://BUCKET/FOLDER"),
+        (("--pipeline-root", "s3://bucket"), "--pipeline-root 's3://bucket' is not of the form gs://BUCKET/FOLDER"),
         ((*ROOT, "--job-id", "My_job"), "--job-id My_job must be lower-case letters"),
         ((*ROOT, "--network", "default"), "--network 'default' is not of the form projects/PROJECT-NUMBER"),
         ((*ROOT, "--label", "Team=x"), "--label Team=x must consist of lower-case letters"),
@@ -341,7 +341,7 @@ def test_a_wrong_option_is_one_sentence(vertex: Vertex, template: Path, argument
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--pipeline-root", "s3://bucket"), "--pipeline-root s3://bucket must be a gs://BUCKET/FOLDER"),
+        (("--pipeline-root", "s3://bucket"), "--pipeline-root 's3://bucket' is not of the form gs://BUCKET/FOLDER"),
         (("--job-id", "My_job"), "--job-id My_job must be lower-case letters"),
         (("--experiment", "My films"), "--experiment My films must be lower-case letters"),
         (("--network", "default"), "--network 'default' is not of the form projects/PROJECT-NUMBER"),
