@@ -6,6 +6,7 @@ from typing import Any
 
 from components.ncf.errors import InputError
 from components.ncf.manifest import explain_os_error
+from pipelines.parameters import check_parameters
 from pipelines.placement import Placement
 
 
@@ -18,7 +19,7 @@ def compile_pipeline(placement: Placement, parameters: Mapping[str, Mapping[str,
         output: The YAML file.
 
     Raises:
-        InputError: The name does not end in .yaml, or the file cannot be written.
+        InputError: The name does not end in .yaml, a parameter is wrong as placed, or the file cannot be written.
     """
     if output.suffix not in (".yaml", ".yml"):
         raise InputError(f"The output {output} must end in .yaml.")
@@ -29,6 +30,7 @@ def compile_pipeline(placement: Placement, parameters: Mapping[str, Mapping[str,
 
     check_digests(placement, COMPONENTS)
     placed = placed_parameters(placement, parameters)
+    check_parameters(placed)
     flat = {pipeline_parameter(step, name): v for step, values in placed.items() for name, v in values.items()}
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,6 @@ def compile_command(
 ) -> None:
     """Compile the pipeline to YAML, with the chosen parameters as its defaults."""
     from pipelines.compile import compile_pipeline
-    from pipelines.parameters import check_parameters
 
     if placement.service_account and not placement.is_vertex:
         raise InputError(
@@ -38,7 +37,6 @@ def compile_command(
             "it to `neumf submit`."
         )
     parameters = resolve_parameters(preset, with_dataset(dataset, mirror, overrides))
-    check_parameters(parameters)
     compile_pipeline(placement, parameters, output)
 
 

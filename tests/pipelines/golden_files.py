@@ -43,7 +43,12 @@ def placements() -> Iterator[tuple[str, Placement]]:
             labels={"team": "search"},
             checkpoint_root="gs://my-bucket/checkpoints",
             image_digests=DIGESTS,
-            dataflow=("project=my-project", "region=europe-west4", "temp_location=gs://my-bucket/temp"),
+            dataflow=(
+                "project=my-project",
+                "region=europe-west4",
+                "temp_location=gs://my-bucket/temp",
+                "sdk_container_image=europe-docker.pkg.dev/p/r/generate@sha256:" + "c" * 64,
+            ),
         ),
     )
 

@@ -222,7 +222,8 @@ def test_options_of_the_command_line_reach_the_file(neumf: Any, tmp_path: Path) 
     output = tmp_path / "tpu.yaml"
     result = neumf(
         "compile", "--target", "vertex-tpu", "--pool", "tpu-v3-8", "--image-digests-file", digests, "--label", "a=b",
-        "--dataflow", "project=p", "--dataflow", "region=r", "--dataflow", "temp_location=gs://b/t", "--output", output,
+        "--dataflow", "project=p", "--dataflow", "region=r", "--dataflow", "temp_location=gs://bucket/t", "--output",
+        output,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     import yaml
@@ -238,6 +239,10 @@ def test_options_of_the_command_line_reach_the_file(neumf: Any, tmp_path: Path) 
     assert "sdk_container_image=r/generate@sha256:" + "d" * 64 in defaults["generate_beam_options"]["defaultValue"]
 
 
+def dataflow(*options: str) -> tuple[str, ...]:
+    return tuple(text for option in options for text in ("--dataflow", option))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -245,6 +250,10 @@ def test_options_of_the_command_line_reach_the_file(neumf: Any, tmp_path: Path) 
         (("--image-digest", "train"), "NAME=VALUE"),
         (("--dataflow", "zone=a"), "'zone' is unknown"),
         (("--dataflow", "project=p"), "needs region"),
+        (
+            dataflow("project=p", "region=r", "temp_location=/tmp/x", "worker_image=g@sha256:" + "a" * 64),
+            "temp_location '/tmp/x' in generate.beam_options is no folder in Cloud Storage",
+        ),
         (("--image-digests-file", "none.json"), "cannot be read"),
     ],
 )
