@@ -3,45 +3,15 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from components.ncf.errors import InputError
 from pipelines.placement import Placement
 from pipelines.presets import Parameters
+from pipelines.step_resources import RESOURCES, STANDARD, WAITING, Resources
 
 _DIGITS_OF_RUN = 16
 _STEPS_BEFORE_TRAIN = ("download", "generate", "train")
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What the container of one step may use.
-
-    Attributes:
-        cpu: Virtual processors.
-        memory: With its unit, as "16G".
-        num_retries: How often the step is run again after a failure.
-    """
-
-    cpu: str
-    memory: str
-    num_retries: int
-
-
-_STANDARD = Resources("4", "16G", 1)
-RESOURCES: Mapping[str, Resources] = {
-    "download": Resources("4", "16G", 3),  # servers and networks recover
-    "generate": Resources("16", "64G", 1),
-    "train": Resources("16", "64G", 2),  # resumes its checkpoints
-    "baseline": Resources("16", "32G", 1),
-    "evaluate": Resources("16", "64G", 1),
-    "gate": Resources("2", "4G", 1),
-    "recommend": Resources("16", "64G", 1),
-    "publish": Resources("2", "8G", 1),
-}
-# On Dataflow the container only waits.
-_WAITING = Resources("2", "8G", 1)
 
 
 def placed_component(placement: Placement, step: str, component: Any) -> Any:
@@ -57,16 +27,25 @@ def configure_task(placement: Placement, step: str, task: Any) -> None:
     """Sets the image, the resources and the retries of one step of the DAG."""
     if placement.target == "local":
         return  # runs where it is compiled, which has what it has
-    resources = RESOURCES.get(step, _STANDARD)
+    resources = _resources(placement, step)
     task.set_retry(resources.num_retries, backoff_duration="60s", backoff_factor=2.0, backoff_max_duration="900s")
     if step == "train" and placement.is_vertex:
         return  # the task itself only starts the job and waits for it
-    if step == "generate" and placement.dataflow:
-        resources = _WAITING
     task.set_container_image(image_of(placement, step, task))
-    task.set_cpu_limit(resources.cpu).set_memory_limit(resources.memory)
+    task.set_cpu_limit(resources.cpu_limit).set_memory_limit(resources.memory_limit)
+    if not placement.is_vertex:
+        # Vertex AI gives each step a machine of its own.
+        task.set_cpu_request(resources.cpu_request).set_memory_request(resources.memory_request)
     if step == "train" and placement.pool is not None and placement.pool.chief.has_gpu:
         task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(placement.pool.chief.accelerator_count)
+
+
+def _resources(placement: Placement, step: str) -> Resources:
+    if step in placement.resources:
+        return placement.resources[step]
+    if step == "generate" and placement.dataflow:
+        return WAITING
+    return RESOURCES.get(step, STANDARD)
 
 
 def image_of(placement: Placement, step: str, component: Any) -> str:

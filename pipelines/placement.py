@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from components.ncf.errors import InputError
 from pipelines.resource_names import check_label, check_name
+from pipelines.step_resources import Resources
 from pipelines.worker_pools import POOLS, WorkerPool
 
 # The pool that each target's train step runs on unless --pool names another; none for plain containers.
@@ -46,6 +47,7 @@ class Placement:
         checkpoint_root: A gs:// folder where checkpoints outlive the run, so that a new run resumes them.
         image_digests: "sha256:…", or a whole reference, by the image's name in `images/`.
         dataflow: Beam's options for Dataflow, each "name=value"; empty to run generate in its container.
+        resources: Of the steps that have others than their own.
 
     Raises:
         InputError: A value is malformed, or of no use for the target.
@@ -64,6 +66,7 @@ class Placement:
     checkpoint_root: str | None
     image_digests: Mapping[str, str]
     dataflow: tuple[str, ...]
+    resources: Mapping[str, Resources]
 
     @staticmethod
     def on(target: str) -> "Placement":
@@ -73,7 +76,7 @@ class Placement:
             InputError: The target is unknown.
         """
         return Placement(
-            target, pool_of(target, None), "standard", None, None, None, None, None, None, {}, None, {}, ()
+            target, pool_of(target, None), "standard", None, None, None, None, None, None, {}, None, {}, (), {}
         )
 
     def __post_init__(self) -> None:
@@ -83,6 +86,8 @@ class Placement:
         self._check_syntax()
         if not self.is_vertex:
             self._refuse_what_only_vertex_has()
+        elif "train" in self.resources:
+            raise InputError("--resources of train are of no use for Vertex AI, where it runs on a pool: use --pool.")
         if self.max_wait_h is not None and self.strategy != "flex-start":
             raise InputError("--max-wait-hours is of use with --flex-start alone: leave it out, or add --flex-start.")
         if self.tensorboard and not self.service_account:
@@ -140,6 +145,8 @@ class Placement:
                 raise InputError(
                     f"{flag} is of use for Vertex AI alone, and the target is {self.target}: leave it out."
                 )
+        if self.resources and self.target == "local":
+            raise InputError("--resources is of no use for the target local, where every step has all of the machine.")
         if self.pool and self.target == "local":
             raise InputError(f"--pool {self.pool.name} is of no use for the target local, which is this machine.")
         if self.pool and (self.pool.num_machines > 1 or self.pool.chief.is_tpu):

@@ -11,6 +11,7 @@ from components.images import image_uri
 from components.ncf.errors import InputError
 from pipelines.dataflow import DataflowOptions
 from pipelines.placement import TARGETS, Placement, pool_of
+from pipelines.step_resources import Resources, changed_resources
 
 Command = Callable[..., Any]
 
@@ -18,7 +19,7 @@ Command = Callable[..., Any]
 _IDENTITY = ("service_account", "network", "encryption_key", "labels")
 _HARDWARE = (
     "target", "pool", "spot", "flex_start", "max_wait_h", "timeout_h", "tensorboard", "checkpoint_root",
-    "image_digests", "image_digests_file", "dataflow",
+    "image_digests", "image_digests_file", "dataflow", "resources",
 )  # fmt: skip
 
 
@@ -82,6 +83,7 @@ def _placement(
     image_digests: tuple[str, ...],
     image_digests_file: Path | None,
     dataflow: tuple[str, ...],
+    resources: tuple[str, ...],
     labels: tuple[str, ...],
     **others: Any,
 ) -> Placement:
@@ -102,6 +104,7 @@ def _placement(
         checkpoint_root=others["checkpoint_root"],
         image_digests=digests,
         dataflow=_dataflow(dataflow, digests.get("generate")),
+        resources=_resources(target, resources),
     )
 
 
@@ -123,6 +126,17 @@ def _dataflow(pairs: tuple[str, ...], worker_image: str | None) -> tuple[str, ..
         if values[name] is None:
             raise InputError(f"--dataflow needs {name}: add --dataflow {name}=….")
     return tuple(DataflowOptions(**values).as_beam_options())
+
+
+def _resources(target: str, texts: tuple[str, ...]) -> dict[str, Resources]:
+    pairs = _pairs("--resources", texts, "train.memory_limit=128G")
+    requests = [name for name in pairs if name.endswith("_request")]
+    if requests and target.startswith("vertex-"):
+        raise InputError(
+            f"--resources {requests[0]}={pairs[requests[0]]} is of use for Kubeflow alone: on Vertex AI a step has a "
+            "machine of its own, which its limits choose."
+        )
+    return changed_resources(pairs.items())
 
 
 def _pairs(option: str, texts: Iterable[str], example: str) -> dict[str, str]:
@@ -170,4 +184,7 @@ def _hardware_options(is_target_required: bool) -> list[Callable[[Command], Comm
         option("--dataflow", multiple=True, metavar="NAME=VALUE",
                help="Run generate on Dataflow: project, region, temp_location, worker_image and the other names of "
                "`neumf generate`'s options; may be repeated."),
+        option("--resources", multiple=True, metavar="STEP.NAME=VALUE",
+               help="What a step's container has: cpu_limit, memory_limit; on Kubeflow cpu_request, memory_request "
+               "too. As train.memory_limit=128G; may be repeated."),
     ]  # fmt: skip

@@ -15,6 +15,7 @@ import yaml
 from pipelines.compile import compile_pipeline
 from pipelines.parameters import resolve_parameters
 from pipelines.placement import IMAGES, TARGETS, Placement, pool_of
+from pipelines.step_resources import changed_resources
 
 GOLDEN = Path(__file__).parent / "golden"
 DIGESTS = {
@@ -49,6 +50,7 @@ def placements() -> Iterator[tuple[str, Placement]]:
                 "temp_location=gs://my-bucket/temp",
                 "sdk_container_image=europe-docker.pkg.dev/p/r/generate@sha256:" + "c" * 64,
             ),
+            resources=changed_resources([("baseline.memory_limit", "128G")]),
         ),
     )
 

@@ -15,9 +15,10 @@ import pytest
 
 from components.ncf.errors import InputError
 from pipelines.neumf import COMPONENTS
-from pipelines.placed_steps import RESOURCES, placed_parameters
+from pipelines.placed_steps import placed_parameters
 from pipelines.placement import IMAGES, TARGETS, Placement, pool_of
 from pipelines.presets import DEFAULTS
+from pipelines.step_resources import RESOURCES, changed_resources
 from pipelines.worker_pools import POOLS, Machine, WorkerPool
 from tests.pipelines.golden_files import GOLDEN, all_tasks, compiled, placements
 
@@ -128,6 +129,70 @@ def test_every_step_has_resources_and_retries(target: str, compile_on: Any) -> N
         assert ("resources" in container) != is_custom_job
 
 
+def resources_of(document: Any, step: str) -> dict[str, Any]:
+    executor = document["deploymentSpec"]["executors"][f"exec-{step}"]
+    found: dict[str, Any] = executor["container"]["resources"]
+    return found
+
+
+def test_kubeflow_keeps_less_for_a_step_than_it_may_use(compile_on: Any) -> None:
+    """Kubernetes would keep the limits where nothing else is said: no node of a small cluster has 16 processors."""
+    document = compile_on(Placement.on("kfp"))
+    for step in COMPONENTS:
+        found = resources_of(document, step)
+        assert 0 < found["cpuRequest"] <= 2 <= found["cpuLimit"]
+        assert 0 < found["memoryRequest"] <= 8
+        assert found["memoryRequest"] < found["memoryLimit"]
+
+
+@pytest.mark.parametrize("target", VERTEX)
+def test_vertex_is_asked_for_limits_alone(target: str, compile_on: Any) -> None:
+    found = resources_of(compile_on(Placement.on(target)), "generate")
+    assert not [name for name in found if "equest" in name]
+
+
+def test_resources_that_somebody_chose_reach_the_step(compile_on: Any) -> None:
+    chosen = changed_resources(
+        [("train.memory_limit", "128Gi"), ("train.memory_request", "100Gi"), ("gate.cpu_request", "1")]
+    )
+    document = compile_on(dataclasses.replace(Placement.on("kfp"), resources=chosen))
+    train, gate = (resources_of(document, step) for step in ("train", "gate"))
+    assert (train["resourceMemoryLimit"], train["resourceMemoryRequest"]) == ("128Gi", "100Gi")
+    assert (train["resourceCpuLimit"], train["resourceCpuRequest"]) == ("16", "2")
+    assert gate["resourceCpuRequest"] == "1"
+    generate = changed_resources([("generate.cpu_limit", "4")])
+    lower = changed_resources([("generate.cpu_limit", "500m"), ("generate.memory_limit", "4G")])["generate"]
+    assert (lower.cpu_request, lower.memory_request) == ("500m", "4G")
+    on_vertex = dataclasses.replace(everything_chosen(), resources=generate)
+    assert resources_of(compile_on(on_vertex), "generate")["resourceCpuLimit"] == "4"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("trian.cpu_limit", "4", r"'trian\.cpu_limit' must be a step \(download,"),
+        ("train.cpus", "4", "one of cpu_limit, memory_limit"),
+        ("train", "4", "one of cpu_limit, memory_limit"),
+        ("train.cpu_limit", "four", "train: 'four' is no number of processors"),
+        ("train.cpu_limit", "0", "'0' is no number of processors"),
+        ("train.memory_limit", "64GB", "'64GB' is no amount of memory"),
+        ("train.memory_request", "65G", "memory_request 65G is more than memory_limit 64G"),
+        ("train.cpu_request", "16001m", "cpu_request 16001m is more than cpu_limit 16"),
+    ],
+)
+def test_resources_that_kubernetes_would_refuse_are_refused(name: str, value: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        changed_resources([(name, value)])
+
+
+def test_resources_are_of_no_use_where_there_is_no_container() -> None:
+    chosen = changed_resources([("train.cpu_limit", "32")])
+    with pytest.raises(InputError, match="use --pool"):
+        dataclasses.replace(Placement.on("vertex-gpu"), resources=chosen)
+    with pytest.raises(InputError, match="target local"):
+        dataclasses.replace(Placement.on("local"), resources=chosen)
+
+
 def test_a_gpu_on_kubeflow_is_one_pods(compile_on: Any) -> None:
     placement = dataclasses.replace(Placement.on("kfp"), pool=pool_of("kfp", "l4"))
     container = compile_on(placement)["deploymentSpec"]["executors"]["exec-train"]["container"]
@@ -222,6 +287,7 @@ def test_options_of_the_command_line_reach_the_file(neumf: Any, tmp_path: Path) 
     output = tmp_path / "tpu.yaml"
     result = neumf(
         "compile", "--target", "vertex-tpu", "--pool", "tpu-v3-8", "--image-digests-file", digests, "--label", "a=b",
+        "--resources", "baseline.cpu_limit=32",
         "--dataflow", "project=p", "--dataflow", "region=r", "--dataflow", "temp_location=gs://bucket/t", "--output",
         output,
     )  # fmt: skip
@@ -229,6 +295,7 @@ def test_options_of_the_command_line_reach_the_file(neumf: Any, tmp_path: Path) 
     import yaml
 
     document = yaml.safe_load(output.read_text())
+    assert resources_of(document, "baseline")["resourceCpuLimit"] == "32"
     chosen = train_defaults(document)
     (chief,) = chosen["worker_pool_specs"]
     assert chief["machine_spec"]["accelerator_count"] == 8
@@ -255,6 +322,8 @@ def dataflow(*options: str) -> tuple[str, ...]:
             "temp_location '/tmp/x' in generate.beam_options is no folder in Cloud Storage",
         ),
         (("--image-digests-file", "none.json"), "cannot be read"),
+        (("--resources", "gate.cpu_request=1"), "of use for Kubeflow alone"),
+        (("--resources", "gate.cpu_limit"), "NAME=VALUE"),
     ],
 )
 def test_mistakes_on_the_command_line_are_one_sentence(
