@@ -33,31 +33,66 @@ class _Rule:
     sentence: str
 
 
+# Who grants what a permission allows, by what the permission begins with.
+_ROLES = {
+    "aiplatform": "roles/aiplatform.user there, or correct --project",
+    "storage": "roles/storage.objectUser on the bucket",
+    "artifactregistry": "roles/artifactregistry.reader on the repository of the images",
+    "serviceusage": "roles/serviceusage.serviceUsageConsumer there",
+    "cloudkms": "roles/cloudkms.cryptoKeyEncrypterDecrypter on --encryption-key, for Vertex AI's service agent",
+    "compute": "roles/compute.networkUser on --network",
+    "dataflow": "roles/dataflow.developer there",
+}
+
 _RULES = (
+    _Rule("PermissionDenied", "requires a quota project|end user credentials",
+          "Your sign-in names no project that is charged for its calls: run `gcloud auth application-default "
+          "set-quota-project {project}`."),
+    _Rule("PermissionDenied|FailedPrecondition", "BILLING_DISABLED|billing to be enabled|billing account",
+          "The project {project} has no billing, without which nothing runs: link a billing account in the console."),
     _Rule("PermissionDenied", "has not been used in project|SERVICE_DISABLED|it is disabled",
-          "The Vertex AI API is off in the project {project}: run `gcloud services enable aiplatform.googleapis.com "
+          "The API {service} is off in the project {project}: run `gcloud services enable {service} "
           "--project {project}` and try again some minutes later."),
-    _Rule("PermissionDenied", "actAs",
+    _Rule("PermissionDenied", "SECURITY_POLICY_VIOLATED|vpcServiceControls|organization's policy",
+          "A perimeter of your organization forbids this ({text}): give its administrator this message, or run from "
+          "within it."),
+    _Rule("PermissionDenied|InvalidArgument|FailedPrecondition", r"actAs|permission to act as",
           "You may not act as {service_account}: ask for roles/iam.serviceAccountUser on that account, or give "
           "another --service-account."),
+    _Rule("PermissionDenied", "CONSUMER_INVALID|USER_PROJECT_DENIED|Project .*(not found|deleted)",
+          "The project {project} does not exist or you may not use it: correct --project, its id and not its title, or "
+          "ask for roles/serviceusage.serviceUsageConsumer there."),
     _Rule("PermissionDenied", "Permission '(?P<permission>[^']+)'",
-          "You lack {permission} in the project {project}, or it does not exist: ask for roles/aiplatform.user there, "
-          "or correct --project."),
+          "You lack {permission} in the project {project}, or it does not exist: ask for {role}."),
     _Rule("PermissionDenied", "", "Vertex refused: {text}: ask for roles/aiplatform.user in the project {project}."),
     _Rule("Unauthenticated", "",
           "Google Cloud does not know who you are: run `gcloud auth application-default login`, or set "
           "GOOGLE_APPLICATION_CREDENTIALS to a service account's key."),
+    _Rule("ResourceExhausted", r"per minute|\brate\b",
+          "The project {project} asks Vertex in {location} too often ({text}): wait a minute and try again."),
+    _Rule("ResourceExhausted", "(?P<metric>custom_model_training_[a-z0-9_]+)",
+          "The quota {metric} of the project {project} in {location} is used up: ask for more on the console's Quotas "
+          "page, wait for other jobs, or choose another --location or --pool."),
     _Rule("ResourceExhausted", "",
           "A quota of the project {project} in {location} is used up ({text}): wait, ask for more on the console's "
           "Quotas page, or choose another --location or a smaller --target."),
     _Rule("InvalidArgument|NotFound", "service account .*(does not exist|not found|invalid)",
           "The service account {service_account} does not exist: create it, or correct --service-account."),
-    _Rule("InvalidArgument|NotFound|Unimplemented", "location|region",
+    # Not the part "locations/…" of a resource's name.
+    _Rule("InvalidArgument|NotFound|Unimplemented", r"\b(location|region)\b",
           "Vertex does not take the region {location} ({text}): choose another --location."),
+    _Rule("NotFound|Unimplemented|MethodNotImplemented", r"http2 header with status: 404",
+          "No Vertex AI answers at the address of {location}: choose another --location, or correct --endpoint."),
     _Rule("InvalidArgument", "", "Vertex refused the job: {text}."),
     _Rule("NotFound", "", "{text_sentence} Look at its name, --project and --location."),
     _Rule("AlreadyExists", "", "A job with this id exists in {location}: choose another --job-id or leave it out."),
     _Rule("FailedPrecondition", "", "Vertex refused: {text}."),
+    _Rule("ServiceUnavailable|RetryError", "DNS|errors resolving|name resolution|not known",
+          "The address of Vertex in {location} is not known to your network: correct --location or --endpoint, or look "
+          "at your DNS."),
+    _Rule("ServiceUnavailable|RetryError", "CERTIFICATE_VERIFY_FAILED|SSL_ERROR|handshake",
+          "The certificate of Vertex in {location} is not trusted here ({text}): correct --endpoint, or give your "
+          "proxy's root in GRPC_DEFAULT_SSL_ROOTS_FILE_PATH."),
     _Rule("ServiceUnavailable|DeadlineExceeded|GatewayTimeout|RetryError|InternalServerError|Aborted", "",
           "Vertex in {location} does not answer ({text}): look at your network and at the state of Google Cloud, and "
           "try again; a job that was submitted keeps running."),
@@ -72,14 +107,24 @@ def explaining_vertex_errors(options: SubmitOptions) -> Iterator[None]:
         InputError: The client raised an error of the API, of signing in, or of its own checks.
     """
     from google.api_core.exceptions import GoogleAPIError
-    from google.auth.exceptions import GoogleAuthError
+    from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
 
     try:
         yield
+    except TransportError as error:
+        raise InputError(
+            f"Google's sign-in cannot be reached ({_one_line(error)}): look at your network, and at HTTPS_PROXY if "
+            "there is a proxy."
+        ) from error
+    except DefaultCredentialsError as error:
+        raise InputError(
+            f"There are no credentials of Google Cloud ({_one_line(error)}): run `gcloud auth application-default "
+            "login`, or set GOOGLE_APPLICATION_CREDENTIALS to a service account's key."
+        ) from error
     except GoogleAuthError as error:
         raise InputError(
-            f"Signing in to Google Cloud failed ({_one_line(error)}): run `gcloud auth application-default login`, or "
-            "set GOOGLE_APPLICATION_CREDENTIALS to a service account's key."
+            f"Google Cloud no longer takes your credentials ({_one_line(error.args[0] if error.args else error)}): run "
+            "`gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to a key that is valid."
         ) from error
     except GoogleAPIError as error:
         raise InputError(_explain_vertex(error, options)) from error
@@ -136,17 +181,37 @@ def is_transient(error: BaseException) -> bool:
 
 
 def _explain_vertex(error: Any, options: SubmitOptions) -> str:
+    from google.api_core.exceptions import GoogleAPIError, RetryError
+
+    if isinstance(error, RetryError) and isinstance(error.cause, GoogleAPIError):
+        error = error.cause  # why it was tried again
     text = _one_line(getattr(error, "message", None) or error)
+    metadata = getattr(error, "metadata", None) or {}
     details = f"{text} {getattr(error, 'reason', None) or ''}"
     kinds = {kind.__name__ for kind in type(error).__mro__}
     for rule in _RULES:
         found = re.search(rule.pattern, details, flags=re.IGNORECASE)
         if kinds & set(rule.error.split("|")) and found:
             account = options.service_account or "the project's default service account"
-            values = {"project": options.project, "location": options.location, "service_account": account}
-            return rule.sentence.format(text=text.rstrip("."), text_sentence=f"{text.rstrip('.')}.", **values,
-                                        **found.groupdict())  # fmt: skip
+            groups = found.groupdict()
+            family = (groups.get("permission") or "aiplatform").partition(".")[0]
+            return rule.sentence.format(
+                text=text.rstrip("."),
+                text_sentence=f"{text.rstrip('.')}.",
+                project=options.project,
+                location=options.location,
+                service_account=account,
+                service=metadata.get("service") or _service_in(text),
+                role=_ROLES.get(family, "a role that has it"),
+                **groups,
+            )
     return f"Vertex answered with an error: {text}."
+
+
+def _service_in(text: str) -> str:
+    """Returns the API that a message links to, else Vertex AI's."""
+    found = re.search(r"([a-z]+\.googleapis\.com)", text)
+    return found.group(1) if found else "aiplatform.googleapis.com"
 
 
 def _explain_kfp(error: Any, options: SubmitOptions) -> str:

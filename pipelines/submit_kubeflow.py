@@ -138,15 +138,13 @@ class KubeflowBackend:
                 f"{self._host}/apis/v2beta1/healthz", headers=headers, timeout=_TIMEOUT_S, verify=verify
             )
         except requests.RequestException as error:
-            raise InputError(
-                f"Kubeflow Pipelines at {self._host} cannot be reached ({type(error).__name__}): look at --host, and "
-                "at --ca-certificate if its certificate is your own."
-            ) from error
-        if answer.status_code in (401, 403):
+            raise InputError(_unreachable(self._host, error)) from error
+        # A request without a token that it knows may be sent to a page where people sign in.
+        if answer.status_code in (401, 403) or (answer.history and "json" not in _content_type(answer)):
             raise InputError(
                 f"{self._host} does not know who you are: give --token-file with a token that is still valid."
             )
-        if answer.status_code == 404 or "json" not in answer.headers.get("content-type", "json"):
+        if answer.status_code == 404 or "json" not in _content_type(answer):
             raise InputError(f"{self._host} is no Kubeflow Pipelines API: --host is the address before /apis.")
 
     def _experiment(self) -> str:
@@ -172,6 +170,21 @@ class KubeflowBackend:
 def _host(options: SubmitOptions) -> str:
     host = str(options.host).rstrip("/")
     return host if host.startswith(("http://", "https://")) else f"https://{host}"
+
+
+def _content_type(answer: requests.Response) -> str:
+    return answer.headers.get("content-type", "json")
+
+
+def _unreachable(host: str, error: requests.RequestException) -> str:
+    start = f"Kubeflow Pipelines at {host} cannot be reached ({type(error).__name__}): "
+    if "WRONG_VERSION_NUMBER" in str(error) or "wrong version number" in str(error):
+        return f"{start}it speaks no TLS: write http:// in --host."
+    if isinstance(error, requests.exceptions.SSLError):
+        return f"{start}its certificate is not trusted: give the root that signed it as --ca-certificate."
+    if isinstance(error, requests.Timeout):
+        return f"{start}it does not answer: look whether its pods run, and at your network."
+    return f"{start}look at --host and your network; a `kubectl port-forward` must still be running."
 
 
 def _is_step(name: str) -> bool:

@@ -12,6 +12,7 @@ from pipelines.submit_options import SubmitOptions
 from pipelines.watch import RunState, StepState
 
 _CONSOLE = "https://console.cloud.google.com"
+_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _TIMEOUT_S = 60.0
 _STEP_STATES = {
     "PENDING": watch.PENDING,
@@ -59,7 +60,12 @@ class VertexBackend:
 
             self._sdk = aiplatform
             _silence_sdk()
-            aiplatform.init(project=options.project, location=options.location, api_endpoint=options.endpoint)
+            aiplatform.init(
+                project=options.project,
+                location=options.location,
+                api_endpoint=options.endpoint,
+                credentials=_signed_in(),
+            )
 
     def submit(self, submission: Submission) -> str:
         """Starts a run and returns its job's name."""
@@ -205,6 +211,22 @@ class VertexBackend:
             return ""
         query = quote(f'resource.type="ml_job"\nresource.labels.job_id="{job.rpartition("/")[2]}"', safe="")
         return f"{_CONSOLE}/logs/query;query={query}?project={self._options.project}"
+
+
+def _signed_in() -> Any:
+    """Returns credentials that have a token, or sign their own.
+
+    Where Google's client has to fetch one in the midst of a call, a token that is refused looks like a server that does
+    not answer: it tries for minutes.
+    """
+    import google.auth
+    from google.auth.transport.requests import Request
+    from google.oauth2 import service_account
+
+    credentials, _ = google.auth.default(scopes=[_SCOPE])
+    if not isinstance(credentials, service_account.Credentials):
+        credentials.refresh(Request())
+    return credentials
 
 
 def _schedule(found: Any) -> Schedule:

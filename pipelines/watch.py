@@ -1,5 +1,6 @@
 """Follows a run that a backend holds, and says what happens to its steps."""
 
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,6 +16,21 @@ PENDING, RUNNING, SUCCEEDED, CACHED, SKIPPED, FAILED, CANCELLED = (
 )  # fmt: skip
 _STYLES = {SUCCEEDED: "green", CACHED: "green", FAILED: "red", CANCELLED: "yellow"}
 _EXPLANATIONS = {CACHED: "cached: taken from an earlier run", SKIPPED: "skipped: its condition is false"}
+# What platforms say of a step that they could not run, as a pattern without regard to case, and what to do about it.
+_REMEDIES = (
+    (r"resources are insufficient|ZONE_RESOURCE_POOL_EXHAUSTED|stockout",
+     "no such machine is free there: choose another --location or --pool, or --flex-start, which waits for one"),
+    (r"exceed(s|ed)? quota|quota (limit|exceeded)|custom_model_training_",
+     "ask for more quota, --resume when other jobs are done, or choose another --location or --pool"),
+    (r"actAs|permission to act as",
+     "give the account that the pipeline acts as roles/iam.serviceAccountUser on the one that the step acts as"),
+    (r"OOMKilled|out[ -]of[ -]memory|\b137\b",
+     "it ran out of memory: choose a larger --pool for train, --resources {step}.memory_limit for others"),
+    (r"ImagePullBackOff|ErrImagePull|pull(ing)? (the )?image|image .*not found",
+     "correct the image's digest, or give the account that the step acts as roles/artifactregistry.reader"),
+    (r"Unschedulable|Insufficient (cpu|memory|nvidia)",
+     "no node has as much free: lower --resources {step}.cpu_request or memory_request, or add a node"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,8 +110,16 @@ def check_outcome(run: RunState, job: str) -> None:
         if step.state == FAILED:
             reason = f" ({step.error.rstrip('.')})" if step.error else ""
             where = f"; its log: {step.log}" if step.log else ""
-            raise RunStoppedError(f"{job} failed in the step {step.step}{reason}{where}")
+            raise RunStoppedError(f"{job} failed in the step {step.step}{reason}{_remedy(step)}{where}")
     raise RunStoppedError(f"{job} failed: {run.error or 'the backend gives no reason'}")
+
+
+def _remedy(step: StepState) -> str:
+    """Returns what to do about a step's error, behind a colon; empty where nobody can tell."""
+    for pattern, remedy in _REMEDIES:
+        if re.search(pattern, step.error, flags=re.IGNORECASE):
+            return f": {remedy.format(step=step.step.rpartition('/')[2])}"
+    return ""
 
 
 def _print_changes(steps: Iterable[StepState], known: dict[str, StepState], console: Console) -> None:

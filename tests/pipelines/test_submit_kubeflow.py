@@ -1,11 +1,13 @@
 """`neumf submit --backend kfp` against a server that speaks the REST API of Kubeflow Pipelines."""
 
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from tests.pipelines.servers.fixtures import Kubeflow
+from tests.pipelines.servers.fixtures import Kubeflow, run_neumf
 from tests.pipelines.servers.kubeflow_server import HttpError
 from tests.pipelines.servers.templates import STEPS, make_template
 
@@ -125,6 +127,58 @@ def test_a_host_that_nobody_answers_at_is_one_sentence(kubeflow: Kubeflow, templ
     assert result.exit_code == 1
     assert result.stderr.startswith("error: Kubeflow Pipelines at https://localhost:9 cannot be reached")
     assert result.stderr.count("\n") == 1
+
+
+def test_a_certificate_that_nobody_here_trusts_is_named(kubeflow: Kubeflow, template: Path) -> None:
+    arguments = ("--backend", "kfp", "--host", kubeflow.server.url, "--template", template)
+    result = run_neumf("submit", *arguments)
+    assert result.exit_code == 1
+    assert "its certificate is not trusted: give the root that signed it as --ca-certificate" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+class SignInPage(BaseHTTPRequestHandler):
+    """What an identity-aware proxy answers to who has no token: a page for people."""
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/login"):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+        else:
+            self.send_response(302)
+            self.send_header("Location", "/login")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_a_page_to_sign_in_asks_for_a_token(kubeflow: Kubeflow, template: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), SignInPage) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        host = f"127.0.0.1:{server.server_port}"
+        sent_on = kubeflow.submit("--template", template, "--host", f"http://{host}")
+        no_api = kubeflow.submit("--template", template, "--host", f"http://{host}/login")
+        no_tls = kubeflow.submit("--template", template, "--host", f"https://{host}")
+        server.shutdown()
+    assert "does not know who you are: give --token-file" in sent_on.stderr
+    assert "is no Kubeflow Pipelines API" in no_api.stderr
+    assert "it speaks no TLS: write http:// in --host" in no_tls.stderr
+    assert {result.exit_code for result in (sent_on, no_api, no_tls)} == {1}
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        ("OOMKilled (exit code 137)", "--resources train.memory_limit"),
+        ("Pod was Unschedulable: 0/3 nodes are available: 3 Insufficient memory.", "--resources train.cpu_request"),
+        ("Back-off pulling image: ImagePullBackOff", "correct the image's digest"),
+    ],
+)
+def test_a_step_that_the_cluster_could_not_run_comes_with_a_remedy(
+    kubeflow: Kubeflow, template: Path, error: str, remedy: str
+) -> None:
+    kubeflow.services.failing_tasks["train"] = error
+    assert remedy in kubeflow.submit("--template", template).stderr
 
 
 def test_an_unknown_run_is_one_sentence(kubeflow: Kubeflow) -> None:

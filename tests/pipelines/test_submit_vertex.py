@@ -1,6 +1,7 @@
 """`neumf submit --backend vertex` against a server that speaks Vertex's own protocol."""
 
 import hashlib
+import json
 import re
 import signal
 import subprocess
@@ -8,11 +9,17 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
+from google.api_core.exceptions import PermissionDenied, RetryError
 from google.protobuf import json_format
 from grpc import StatusCode
 
+from components.ncf.errors import InputError
+from pipelines.api_errors import explaining_vertex_errors
 from pipelines.cache_keys import step_keys
+from pipelines.submit_options import SubmitOptions, submit_options
 from tests.pipelines.servers.fixtures import Vertex, run_neumf
 from tests.pipelines.servers.grpc_server import ApiError
 from tests.pipelines.servers.storage_server import MISSING_BUCKET, StorageServer
@@ -169,7 +176,7 @@ def test_a_retry_whose_first_attempt_arrived_is_no_error(vertex: Vertex, templat
     [
         (
             ApiError(StatusCode.RESOURCE_EXHAUSTED, "Quota exceeded: custom_model_training_nvidia_l4_gpus."),
-            ["A quota of the project my-project in europe-west4 is used up", "nvidia_l4_gpus", "Quotas page"],
+            ["The quota custom_model_training_nvidia_l4_gpus of the project my-project in europe-west4", "Quotas page"],
         ),
         (
             ApiError(
@@ -182,6 +189,78 @@ def test_a_retry_whose_first_attempt_arrived_is_no_error(vertex: Vertex, templat
         (
             ApiError(StatusCode.PERMISSION_DENIED, f"Permission iam.serviceAccounts.actAs is missing on {ACCOUNT}."),
             [f"You may not act as {ACCOUNT}", "roles/iam.serviceAccountUser"],
+        ),
+        (
+            ApiError(
+                StatusCode.PERMISSION_DENIED,
+                "Dataflow API has not been used in project 123 before or it is disabled. Enable it by visiting "
+                "https://console.developers.google.com/apis/api/dataflow.googleapis.com/overview?project=123.",
+                "SERVICE_DISABLED",
+                service="dataflow.googleapis.com",
+            ),
+            ["The API dataflow.googleapis.com is off", "gcloud services enable dataflow.googleapis.com"],
+        ),
+        (
+            ApiError(
+                StatusCode.PERMISSION_DENIED,
+                "Your application is authenticating by using local Application Default Credentials. The "
+                "aiplatform.googleapis.com API requires a quota project, which is not set by default.",
+                "SERVICE_DISABLED",
+            ),
+            ["gcloud auth application-default set-quota-project my-project"],
+        ),
+        (
+            ApiError(
+                StatusCode.PERMISSION_DENIED,
+                "This API method requires billing to be enabled. Please enable billing on project #my-project.",
+                "BILLING_DISABLED",
+            ),
+            ["The project my-project has no billing"],
+        ),
+        (
+            ApiError(
+                StatusCode.PERMISSION_DENIED,
+                "Request is prohibited by organization's policy. vpcServiceControlsUniqueIdentifier: abc",
+                "SECURITY_POLICY_VIOLATED",
+            ),
+            ["A perimeter of your organization forbids this", "abc"],
+        ),
+        (
+            ApiError(StatusCode.PERMISSION_DENIED, "Project 'my-project' not found or deleted.", "CONSUMER_INVALID"),
+            ["correct --project, its id and not its title"],
+        ),
+        (
+            ApiError(
+                StatusCode.PERMISSION_DENIED,
+                "Permission 'cloudkms.cryptoKeyVersions.useToEncrypt' denied on resource 'projects/p/locations/l/k'.",
+            ),
+            ["You lack cloudkms.cryptoKeyVersions.useToEncrypt", "roles/cloudkms.cryptoKeyEncrypterDecrypter"],
+        ),
+        (
+            ApiError(
+                StatusCode.INVALID_ARGUMENT,
+                f"You do not have permission to act as service_account: {ACCOUNT}. (or it may not exist).",
+            ),
+            [f"You may not act as {ACCOUNT}", "roles/iam.serviceAccountUser"],
+        ),
+        (
+            ApiError(
+                StatusCode.RESOURCE_EXHAUSTED,
+                "The following quota metrics exceed quota limits: "
+                "aiplatform.googleapis.com/custom_model_training_nvidia_l4_gpus",
+            ),
+            ["The quota custom_model_training_nvidia_l4_gpus", "in europe-west4 is used up: ask for more"],
+        ),
+        (
+            ApiError(
+                StatusCode.RESOURCE_EXHAUSTED,
+                "Quota exceeded for quota metric 'Pipeline jobs created' and limit 'Pipeline jobs per minute'.",
+            ),
+            ["too often", "wait a minute"],
+        ),
+        (
+            ApiError(StatusCode.INVALID_ARGUMENT, "The request's location is not supported: moon."),
+            ["Vertex does not take the region europe-west4"],
         ),
         (
             ApiError(StatusCode.UNAUTHENTICATED, "Request had invalid authentication credentials."),
@@ -220,8 +299,116 @@ def test_an_unknown_service_account_is_named(vertex: Vertex, template: Path) -> 
 def test_an_unknown_job_is_one_sentence(vertex: Vertex) -> None:
     result = vertex.submit("--follow", "nothing")
     assert result.exit_code == 1
-    assert "nothing does not exist" in result.stderr
+    assert result.stderr.endswith("pipelineJobs/nothing does not exist. Look at its name, --project and --location.\n")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def signed_in_as_a_person(storage: StorageServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StorageServer:
+    """What `gcloud auth application-default login` leaves behind; its tokens come from the server."""
+    from google.oauth2 import credentials
+
+    user = {"type": "authorized_user", "client_id": "1", "client_secret": "secret", "refresh_token": "token"}
+    (tmp_path / "user.json").write_text(json.dumps(user))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "user.json"))
+    monkeypatch.setattr(credentials, "_GOOGLE_OAUTH2_TOKEN_ENDPOINT", f"{storage.url}/token")
+    return storage
+
+
+def test_a_person_signs_in_too(vertex: Vertex, template: Path, signed_in_as_a_person: StorageServer) -> None:
+    assert not signed_in_as_a_person.refused
+    assert vertex.submit("--template", template, *ROOT, "--no-wait").exit_code == 0
+
+
+def test_a_sign_in_that_expired_is_noticed_at_once(
+    vertex: Vertex, template: Path, signed_in_as_a_person: StorageServer
+) -> None:
+    """Within gRPC it would look like a server that does not answer, and be tried again for two minutes."""
+    signed_in_as_a_person.refused.append("expired")
+    for arguments in (("--template", template, *ROOT), ("--follow", "neumf-1"), ("--schedules",)):
+        result = vertex.submit(*arguments)
+        assert result.exit_code == 1
+        assert "no longer takes your credentials (invalid_grant: Token has been expired or revoked.)" in result.stderr
+        assert "gcloud auth application-default login" in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert not vertex.server.calls
+
+
+def test_a_sign_in_that_cannot_be_reached_is_no_matter_of_credentials(
+    vertex: Vertex, signed_in_as_a_person: StorageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from google.oauth2 import credentials
+
+    assert not signed_in_as_a_person.refused
+    monkeypatch.setattr(credentials, "_GOOGLE_OAUTH2_TOKEN_ENDPOINT", "http://127.0.0.1:9/token")
+    result = vertex.submit("--follow", "neumf-1")
+    assert result.exit_code == 1
+    assert "Google's sign-in cannot be reached" in result.stderr
+    assert "look at your network" in result.stderr
+    assert "login" not in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "words"), [("", "credentials were not found"), ("none.json", "none.json was not found")]
+)
+def test_no_credentials_are_one_sentence(
+    vertex: Vertex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, words: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
+    if place:
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / place))
+    result = vertex.submit("--follow", "neumf-1")
+    assert result.exit_code == 1
+    assert "There are no credentials of Google Cloud" in result.stderr
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_host_that_is_nowhere_is_one_sentence(
+    vertex: Vertex, template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HTTPS_PROXY")
+    result = vertex.submit("--template", template, *ROOT, "--endpoint", "nowhere.invalid")
+    assert result.exit_code == 1
+    assert "The address of Vertex in europe-west4 is not known to your network" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_why_it_was_tried_again_is_what_is_told() -> None:
+    @click.command()
+    @submit_options
+    def command(options: SubmitOptions) -> None:
+        with explaining_vertex_errors(options):
+            raise RetryError("Timeout of 120.0s exceeded", PermissionDenied("This requires billing to be enabled."))
+
+    arguments = ["--backend", "vertex", "--project", "p", "--location", "us-west1", "--schedules"]
+    with pytest.raises(InputError, match="The project p has no billing"):
+        CliRunner().invoke(command, arguments, catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        ("The following quota metrics exceed quota limits: aiplatform.googleapis.com/custom_model_training_cpus",
+         "ask for more quota"),
+        ("Resources are insufficient in region: europe-west4. Please try a different region.", "--flex-start"),
+        (f"You do not have permission to act as service_account {ACCOUNT}", "roles/iam.serviceAccountUser"),
+        ("The replica workerpool0-0 exited with a non-zero status of 137.", "choose a larger --pool for train"),
+    ],
+)  # fmt: skip
+def test_a_step_that_the_platform_could_not_run_comes_with_a_remedy(
+    vertex: Vertex, template: Path, error: str, remedy: str
+) -> None:
+    vertex.services.world.failing_tasks["train"] = error
+    result = vertex.submit("--template", template, *ROOT)
+    assert result.exit_code == 2
+    last = result.stderr.splitlines()[-1]
+    assert f"failed in the step train ({error.rstrip('.')}): " in last
+    assert remedy in last
+    assert "; its log: https://" in last
 
 
 def test_an_unknown_region_is_one_sentence(vertex: Vertex, template: Path) -> None:

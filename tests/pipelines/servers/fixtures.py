@@ -75,6 +75,7 @@ def storage(servers: Servers) -> StorageServer:
     """A Cloud Storage with nothing in it."""
     servers.storage.uploads.clear()
     servers.storage.objects.clear()
+    servers.storage.refused.clear()
     return servers.storage
 
 

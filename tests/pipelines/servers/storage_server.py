@@ -20,6 +20,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.uploads.append(f"gs://{bucket}/{metadata['name']}")  # type: ignore[attr-defined]
             self._answer(200, metadata)
             return
+        if self.server.refused:  # type: ignore[attr-defined]
+            self._answer(400, {"error": "invalid_grant", "error_description": "Token has been expired or revoked."})
+            return
         self._answer(200, {"access_token": "a-token", "expires_in": 3600, "token_type": "Bearer"})
 
     def do_GET(self) -> None:
@@ -53,8 +56,11 @@ class StorageServer:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self.uploads: list[str] = []
         self.objects: dict[str, bytes] = {}
+        # Tokens that people ask for and do not get: set to anything.
+        self.refused: list[str] = []
         self._server.uploads = self.uploads  # type: ignore[attr-defined]
         self._server.objects = self.objects  # type: ignore[attr-defined]
+        self._server.refused = self.refused  # type: ignore[attr-defined]
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
