@@ -4,12 +4,16 @@ resource "google_service_account" "pipeline" {
   project      = var.project
   account_id   = "${var.prefix}-pipeline"
   display_name = "NeuMF pipeline: the steps, and what starts the training job"
+
+  depends_on = [google_project_service.api]
 }
 
 resource "google_service_account" "train" {
   project      = var.project
   account_id   = "${var.prefix}-train"
   display_name = "NeuMF pipeline: the training job"
+
+  depends_on = [google_project_service.api]
 }
 
 resource "google_service_account" "dataflow" {
@@ -18,6 +22,8 @@ resource "google_service_account" "dataflow" {
   project      = var.project
   account_id   = "${var.prefix}-dataflow"
   display_name = "NeuMF pipeline: the workers of generate"
+
+  depends_on = [google_project_service.api]
 }
 
 locals {
@@ -64,6 +70,8 @@ locals {
   image_readers = merge(
     { pipeline = local.pipeline, train = local.train },
     var.with_dataflow ? { dataflow = local.workers[0] } : {},
+    # `neumf preflight --online` looks whether the images are there.
+    { for member in var.submitters : member => member },
   )
 }
 
@@ -88,6 +96,8 @@ resource "google_project_iam_custom_role" "tensorboard" {
     "aiplatform.tensorboardTimeSeries.list",
     "aiplatform.tensorboards.get",
   ]
+
+  depends_on = [google_project_service.api]
 }
 
 resource "google_project_iam_member" "project" {
@@ -96,6 +106,8 @@ resource "google_project_iam_member" "project" {
   project = var.project
   role    = each.value.role
   member  = each.value.member
+
+  depends_on = [google_project_service.api]
 }
 
 resource "google_storage_bucket_iam_member" "object_user" {

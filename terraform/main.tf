@@ -3,7 +3,11 @@ locals {
     [
       "aiplatform.googleapis.com",
       "artifactregistry.googleapis.com",
+      # Who has which rights in the project: this module sets it, `neumf preflight --online` reads it.
+      "cloudresourcemanager.googleapis.com",
       "iam.googleapis.com",
+      # Which APIs are enabled, and the quotas.
+      "serviceusage.googleapis.com",
       "storage.googleapis.com",
     ],
     var.with_dataflow ? ["compute.googleapis.com", "dataflow.googleapis.com"] : [],

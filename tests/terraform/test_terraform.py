@@ -77,10 +77,33 @@ def test_the_bucket_is_nobody_elses() -> None:
 
 
 def test_the_apis_that_preflight_asks_for_are_enabled() -> None:
-    from pipelines.preflight_online import SERVICES
+    from pipelines.preflight_online import HOSTS, SERVICES
 
-    for name in SERVICES:
-        assert f'"{name}"' in TEXT
+    asked = {host.removeprefix("https://") for host in HOSTS.values() if host}
+    enabled = re.search(r"  apis = concat\((.*?)^  \)", TEXT, flags=re.MULTILINE | re.DOTALL)
+    assert enabled is not None
+    assert {*SERVICES, *asked} <= set(re.findall(r'"([a-z]+\.googleapis\.com)"', enabled[1]))
+
+
+def test_nothing_is_made_before_its_api_is_enabled() -> None:
+    """What only refers to something that waits for the APIs waits with it; what depends on nothing else must say so."""
+    waiting = re.compile(r"depends_on = \[google_project_service\.api\]")
+    resources = re.finditer(r'^resource "(\w+)" "(\w+)" \{\n(.*?)^\}', TEXT, flags=re.MULTILINE | re.DOTALL)
+    hasty = {
+        f"{kind}.{name}"
+        for kind, name, body in (found.groups() for found in resources)
+        # Members of a bucket, a repository or an account name what they are members of.
+        if not waiting.search(body) and not re.search(r"_(bucket|repository|service_account)_?\w*_iam_member$", kind)
+    }
+    assert hasty == {"google_project_service.api"}
+
+
+def test_whoever_submits_may_look_at_what_preflight_looks_at() -> None:
+    """Its checks of the bucket and the images would else report that somebody lacks a right whom this module made."""
+    for name in ("bucket_users", "image_readers", "actors"):
+        granted = re.search(rf"^  {name} = merge\((.*?)^  \)", TEXT, flags=re.MULTILINE | re.DOTALL)
+        assert granted is not None
+        assert "var.submitters" in granted[1], name
 
 
 def test_the_tag_of_the_layers_that_a_build_uses_again_may_move() -> None:
