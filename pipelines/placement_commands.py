@@ -73,6 +73,10 @@ def preflight_command(
     from pipelines.preflight import Plan
     from pipelines.preflight_command import chosen_size, preflight, readable_overrides
 
+    if online and not placement.is_vertex:
+        raise InputError(
+            f"--online asks Google Cloud about Vertex AI, and the target is {placement.target}: leave it out."
+        )
     if online and not (project and region):
         raise InputError("--online needs --project and --region.")
     resolve_parameters(preset, ())  # an unknown preset leaves nothing to check

@@ -16,6 +16,7 @@ from pipelines.preflight import Plan
 from pipelines.preflight_machines import accelerator_of
 
 SERVICES = ("aiplatform.googleapis.com", "artifactregistry.googleapis.com", "storage.googleapis.com")
+DATAFLOW_SERVICE = "dataflow.googleapis.com"
 PERMISSIONS = ("aiplatform.pipelineJobs.create", "aiplatform.customJobs.create")
 # Where each API is; a test puts its own servers there.
 HOSTS: Mapping[str, str] = {
@@ -109,13 +110,14 @@ class _Checks:
 
     def services(self) -> Iterator[Finding]:
         """Finds APIs that are not enabled."""
-        names = "&".join(f"names=projects/{self._project}/services/{name}" for name in SERVICES)
+        needed = [*SERVICES, *([DATAFLOW_SERVICE] if self._runs_on_dataflow() else [])]
+        names = "&".join(f"names=projects/{self._project}/services/{name}" for name in needed)
         status, body = self._ask("GET", "serviceusage", f"/v1/projects/{self._project}/services:batchGet?{names}")
         if status != _OK:
             yield self._unseen("APIs", f"the enabled APIs of {self._project}", "roles/serviceusage.serviceUsageViewer")
             return
         enabled = {service["name"].rpartition("/")[2] for service in body["services"] if service["state"] == "ENABLED"}
-        for name in SERVICES:
+        for name in needed:
             if name not in enabled:
                 yield error("APIs", f"{name} is not enabled: run `gcloud services enable {name}`.")
 
@@ -133,8 +135,8 @@ class _Checks:
     def bucket(self) -> Iterator[Finding]:
         """Finds a pipeline root whose bucket does not exist, may not be seen, or is elsewhere."""
         root = self._plan.pipeline_root
-        if root is None:
-            return
+        if root is None or not root.startswith("gs://"):
+            return  # found without credentials
         name = root.removeprefix("gs://").partition("/")[0]
         status, body = self._ask("GET", "storage", f"/storage/v1/b/{quote(name)}")
         if status == _MISSING:
@@ -210,6 +212,9 @@ class _Checks:
                 f"{metric} is {min(limits)} in {region} and the pool {pool.name} needs {needed}: ask for more in the "
                 "console under Quotas, or use another region or a smaller pool.",
             )
+
+    def _runs_on_dataflow(self) -> bool:
+        return bool(self._plan.placement.dataflow) or self._plan.parameters["generate"]["beam_runner"] == "dataflow"
 
     def _is_spot(self) -> bool:
         return self._plan.placement.strategy in ("spot", "flex-start")

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 import requests
@@ -40,12 +40,15 @@ class Cloud:
         self.quota = {"custom_model_training_nvidia_l4_gpus": [({"region": "us-central1"}, "2"), ({}, "0")]}
         self.is_signed_in = True
 
-    def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def answer(
+        self, method: str, path: str, query: dict[str, list[str]], body: dict[str, Any]
+    ) -> tuple[int, dict[str, Any]]:
         parts = unquote(path).split("/")
         if not self.is_signed_in:
             return 401, {}
         if path.endswith("/services:batchGet"):
-            states = [(name, "ENABLED" if name in self.services else "DISABLED") for name in SERVICES]
+            asked = [name.rpartition("/")[2] for name in query["names"]]
+            states = [(name, "ENABLED" if name in self.services else "DISABLED") for name in asked]
             return 200, {"services": [{"name": f"projects/1/services/{name}", "state": s} for name, s in states]}
         if path == "/v1/projects/my-project:testIamPermissions":
             return 200, {"permissions": [p for p in body["permissions"] if p in self.permissions]}
@@ -80,7 +83,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else {}
-        status, answer = self.cloud.answer(self.command, urlsplit(self.path).path, body)
+        url = urlsplit(self.path)
+        status, answer = self.cloud.answer(self.command, url.path, parse_qs(url.query), body)
         payload = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(payload)))
@@ -160,6 +164,24 @@ def test_what_is_missing_is_found_with_its_remedy(
     (finding,) = check(cloud[1])
     assert finding.subject == subject
     assert advice in finding.message
+
+
+def test_dataflow_needs_its_own_api(cloud: tuple[Cloud, str]) -> None:
+    on_dataflow = plan(dataflow=("project=my-project",))
+    (finding,) = check(cloud[1], on_dataflow)
+    assert (finding.subject, "dataflow.googleapis.com is not enabled" in finding.message) == ("APIs", True)
+    cloud[0].services.add("dataflow.googleapis.com")
+    assert check(cloud[1], on_dataflow) == []
+
+
+def test_a_root_that_is_no_bucket_is_not_looked_for(cloud: tuple[Cloud, str]) -> None:
+    assert check(cloud[1], dataclasses.replace(plan(), pipeline_root="/mnt/runs")) == []
+
+
+def test_kubeflow_is_not_asked_about_at_google(neumf: Any) -> None:
+    result = neumf("preflight", "--target", "kfp", "--online", "--project", "p", "--region", "us-central1")
+    assert result.returncode == 1
+    assert "the target is kfp: leave it out" in result.stderr
 
 
 def test_no_limit_is_no_finding(cloud: tuple[Cloud, str]) -> None:
