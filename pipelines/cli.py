@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from components.ncf.errors import InputError
-from pipelines.command_options import absolute_place, dataset_options, preset_options, with_dataset
+from pipelines.command_options import dataset_options, preset_options, with_dataset
 from pipelines.dataflow import DataflowOptions, dataflow_options
 from pipelines.parameters import resolve_parameters, step_config
 from pipelines.placement import Placement
@@ -86,11 +86,9 @@ def run(
     from pipelines.display import print_summary
     from pipelines.run import SUMMARY_NAME, run_pipeline
 
+    short = {"train.checkpoint_dir": checkpoint_dir, "evaluate.champion": champion}
+    overrides = (*overrides, *(f"{name}={value}" for name, value in short.items() if value is not None))
     parameters = resolve_parameters(preset, with_dataset(dataset, mirror, overrides))
-    if checkpoint_dir is not None:
-        parameters["train"]["checkpoint_dir"] = str(checkpoint_dir.absolute())
-    if champion is not None:
-        parameters["evaluate"]["champion"] = absolute_place(f"={champion}", "=")[1:]
     # This very stream: while kfp runs, sys.stdout is what its lines are read from.
     console = Console(file=sys.stdout)
     run_dir = run_dir or Path("runs") / time.strftime("%Y%m%d-%H%M%S")

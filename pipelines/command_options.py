@@ -1,7 +1,6 @@
 """Options that several commands have, and what becomes of them."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -40,18 +39,6 @@ def dataset_options(required: bool) -> Callable[[Command], Command]:
 
 
 def with_dataset(dataset: str | None, mirror: str | None, overrides: tuple[str, ...]) -> list[str]:
-    """Returns the overrides with those that --dataset and --mirror stand for, before them; places become absolute."""
-    given = {
-        "download.dataset": absolute_place(dataset) if dataset and dataset.startswith(("csv:", "ncf:")) else dataset,
-        "download.mirror": mirror,
-    }
-    return [
-        *(f"{name}={value}" for name, value in given.items() if value is not None),
-        *(absolute_place(text, "=") if text.startswith("download.titles=") else text for text in overrides),
-    ]
-
-
-def absolute_place(text: str, separator: str = ":") -> str:
-    """Completes a relative path behind the separator: a step may run in another working directory."""
-    head, _, place = text.partition(separator)
-    return text if "://" in place or not place else f"{head}{separator}{Path(place).expanduser().absolute()}"
+    """Returns the overrides with those that --dataset and --mirror stand for, before them."""
+    given = {"download.dataset": dataset, "download.mirror": mirror}
+    return [*(f"{name}={value}" for name, value in given.items() if value is not None), *overrides]

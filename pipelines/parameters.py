@@ -10,9 +10,12 @@ from components.ncf.errors import InputError
 from components.ncf.manifest import read_manifest
 from pipelines.presets import DEFAULTS, PRESETS, SHARED, Parameters
 
+# Parameters that may name a file or folder of this machine, beside download.dataset.
+_PLACES = (("download", "titles"), ("train", "checkpoint_dir"), ("evaluate", "champion"))
+
 
 def resolve_parameters(preset: str, overrides: Iterable[str]) -> Parameters:
-    """Returns every parameter of every step.
+    """Returns every parameter of every step. Relative paths become absolute.
 
     Args:
         preset: A preset's name.
@@ -42,6 +45,7 @@ def resolve_parameters(preset: str, overrides: Iterable[str]) -> Parameters:
     if is_preset["beam_options"] and not is_preset["beam_runner"]:
         # The preset's options are those of the preset's runner.
         chosen["beam_options"] = []
+    _complete_paths(parameters)
     return parameters
 
 
@@ -167,6 +171,20 @@ def step_config(step: str, values: Mapping[str, Any]) -> Any:
     as_tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     as_tuples.pop("checkpoint_dir", None)
     return config(**as_tuples)
+
+
+def _complete_paths(parameters: Parameters) -> None:
+    """A step may run in another working directory, and what repeats a run is started from any."""
+    download = parameters["download"]
+    kind, separator, place = download["dataset"].partition(":")
+    if kind in ("csv", "ncf"):
+        download["dataset"] = f"{kind}{separator}{_absolute(place)}"
+    for step, name in _PLACES:
+        parameters[step][name] = _absolute(parameters[step][name])
+
+
+def _absolute(place: str) -> str:
+    return place if "://" in place or not place else str(Path(place).expanduser().absolute())
 
 
 def _parse(name: str, text: str, current: Any) -> Any:

@@ -1,5 +1,7 @@
 """Parameters on their way from presets and `--set` to the steps."""
 
+from pathlib import Path
+
 import pytest
 
 from components.ncf.errors import InputError
@@ -24,3 +26,29 @@ def test_a_switch_is_true_or_false_and_nothing_else() -> None:
     assert [profile(text) for text in ("true", "False", "TRUE")] == [True, False, True]
     with pytest.raises(InputError, match=r"train\.profile=1: '1' is neither true nor false"):
         profile("1")
+
+
+@pytest.mark.parametrize(
+    ("name", "before"),
+    [
+        ("download.dataset", "csv:"),
+        ("download.dataset", "ncf:"),
+        ("download.titles", ""),
+        ("train.checkpoint_dir", ""),
+        ("evaluate.champion", ""),
+    ],
+)
+def test_a_relative_path_holds_from_any_folder(
+    name: str, before: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, _, parameter = name.partition(".")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/anna")
+
+    def resolved(place: str) -> str:
+        return str(resolve_parameters("default", [f" {name} = {before}{place}"])[step][parameter])
+
+    assert resolved("runs/last") == f"{before}{tmp_path}/runs/last"
+    assert resolved("~/last") == f"{before}/home/anna/last"
+    for place in ("/runs/last", "gs://bucket/last"):
+        assert resolved(place) == before + place
