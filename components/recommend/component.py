@@ -22,8 +22,8 @@ def recommend(
         num_recommendations: Items for each user.
         users: Raw ids of the users; empty for all.
         num_shards: Files to spread them over.
-        recommendations: recommendations-*.parquet (raw_user_id, is_known_user, rank from 1, raw_item_id, title, score),
-            manifest.json.
+        recommendations: parquet/recommendations-*.parquet (raw_user_id, is_known_user, rank from 1, raw_item_id, title,
+            score), manifest.json.
     """
     from pathlib import Path
 

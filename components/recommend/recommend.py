@@ -24,6 +24,8 @@ from components.recommend.config import RecommendConfig
 from components.scoring.saved_model import ModelScorer
 
 _LARGEST_ID = 2**63 - 1
+# A folder of their own: most readers of a folder take every file in it for Parquet, the manifest too.
+_FOLDER = "parquet"
 _LOG = logging.getLogger(__name__)
 
 
@@ -34,8 +36,8 @@ def recommend(config: RecommendConfig, examples: Path, model: Path, output: Path
         config: The parameters.
         examples: An `examples` folder.
         model: The `model` folder that was trained on it.
-        output: The `recommendations` folder to write: recommendations-*.parquet with one row for each user and place,
-            and manifest.json.
+        output: The `recommendations` folder to write: parquet/recommendations-*.parquet with one row for each user
+            and place, and manifest.json.
 
     Raises:
         InputError: A folder is incomplete, or the model was trained on other examples.
@@ -52,10 +54,11 @@ def recommend(config: RecommendConfig, examples: Path, model: Path, output: Path
         started = time.perf_counter()
         items, scores = _best_of_each(config, catalogue, scorer, users)
         shards = np.array_split(np.arange(len(users)), min(config.num_shards, len(users)))
+        (partial / _FOLDER).mkdir()
 
         def write_shard(number: int) -> dict[str, Any]:
             rows = shards[number]
-            name = f"recommendations-{number:05d}-of-{len(shards):05d}.parquet"
+            name = f"{_FOLDER}/recommendations-{number:05d}-of-{len(shards):05d}.parquet"
             table = catalogue.table_of(raw_user_ids.take(pa.array(rows)), users[rows], items[rows], scores[rows])
             pq.write_table(table, partial / name)
             return {"path": name, "num_rows": table.num_rows, "sha256": file_digest(partial / name)}

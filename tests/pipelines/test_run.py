@@ -94,7 +94,7 @@ def test_a_promoted_model_recommends_to_every_user(smoke_run: Run) -> None:
     summary = summary_of(run_dir)
     assert summary["decision"]["promoted"] is True
     assert "promoted: The model (ndcg@10 " in result.stdout
-    parts = Path(summary["artifacts"]["recommendations"]).glob("recommendations-*.parquet")
+    parts = Path(summary["artifacts"]["recommendations"]).glob("parquet/*.parquet")
     users = [user for part in parts for user in pq.read_table(part)["raw_user_id"].to_pylist()]
     assert len(users) == 200 * 10
     assert len(set(users)) == 200
@@ -154,8 +154,10 @@ def test_steps_by_hand_give_what_the_pipeline_gave(smoke_run: Run, neumf: Neumf,
     summary = summary_of(run_dir)
     assert metrics == summary["metrics"]
     assert json.loads((tmp_path / "decision/decision.json").read_text()) == summary["decision"]
-    for part in (tmp_path / "recommendations").glob("*.parquet"):
-        assert pq.read_table(part) == pq.read_table(Path(summary["artifacts"]["recommendations"]) / part.name)
+    for part in (tmp_path / "recommendations/parquet").iterdir():
+        assert pq.read_table(part) == pq.read_table(
+            Path(summary["artifacts"]["recommendations"]) / "parquet" / part.name
+        )
 
 
 def test_a_failed_step_ends_the_run_with_its_name_and_its_own_error(neumf: Neumf, tmp_path: Path) -> None:

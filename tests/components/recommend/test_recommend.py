@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+from pyarrow.dataset import dataset
 
 from components.ncf.errors import InputError
 from components.ncf.examples import read_positives
@@ -52,7 +53,7 @@ def test_everybody_gets_the_best_items_they_have_not_had(examples: Path, tmp_pat
     recommend(RecommendConfig(7, (), 3), examples, tmp_path / "model", tmp_path / "recommendations")
     manifest = read_manifest(tmp_path / "recommendations", "recommendations")
     names = [entry["path"] for entry in manifest["files"]]
-    assert names == [f"recommendations-0000{n}-of-00003.parquet" for n in range(3)]
+    assert names == [f"parquet/recommendations-0000{n}-of-00003.parquet" for n in range(3)]
     for entry in manifest["files"]:
         assert entry["sha256"] == file_digest(tmp_path / "recommendations" / entry["path"])
     rows = [row for name in names for row in pq.read_table(tmp_path / "recommendations" / name).to_pylist()]
@@ -68,6 +69,8 @@ def test_everybody_gets_the_best_items_they_have_not_had(examples: Path, tmp_pat
         assert found == [scores[user, item] for item in best]
     assert [tuple(row.values())[:5] for row in rows] == expected
     assert manifest["num_users"] == len(users["user_id"])
+    # The folder read as a whole, as other programs do.
+    assert dataset(tmp_path / "recommendations/parquet").to_table().to_pylist() == rows
 
 
 def test_named_users_are_recommended_to_in_order_and_an_unknown_one_gets_the_most_popular(
@@ -79,7 +82,7 @@ def test_named_users_are_recommended_to_in_order_and_an_unknown_one_gets_the_mos
     recommend(config, examples, tmp_path / "model", tmp_path / "recommendations")
     rows = [
         row
-        for path in sorted((tmp_path / "recommendations").glob("*.parquet"))
+        for path in sorted((tmp_path / "recommendations/parquet").iterdir())
         for row in pq.read_table(path).to_pylist()
     ]
     assert [row["raw_user_id"] for row in rows] == [users[9]] * 3 + [2**63 - 1] * 3 + [users[2]] * 3
@@ -97,7 +100,7 @@ def test_only_as_many_as_there_are_left(examples: Path, tmp_path: Path) -> None:
     write_model(tmp_path / "model", examples)
     users = pq.read_table(examples / "users.parquet")["raw_user_id"].to_pylist()
     recommend(RecommendConfig(5_000, (str(users[0]),), 1), examples, tmp_path / "model", tmp_path / "recommendations")
-    table = pq.read_table(tmp_path / "recommendations/recommendations-00000-of-00001.parquet")
+    table = pq.read_table(tmp_path / "recommendations/parquet/recommendations-00000-of-00001.parquet")
     assert table.num_rows == read_manifest(examples, "examples")["num_items"] - len(items_had(examples)[0])
 
 
