@@ -41,6 +41,7 @@ def substitute(text: str, values: dict[str, str]) -> str:
     return re.sub(r"\$\$|\$\{([A-Z_][A-Z0-9_]*)\}|\$([A-Z_][A-Z0-9_]*)", value, text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("schema", "path"),
     [("vendor.cloudbuild", "cloudbuild.yaml"), ("vendor.github-workflows", ".github/workflows/ci.yaml")],
@@ -51,6 +52,7 @@ def test_it_keeps_to_the_published_schema(schema: str, path: str) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.slow
 def test_the_schema_finds_a_misspelt_key(tmp_path: Path) -> None:
     wrong = tmp_path / "cloudbuild.yaml"
     wrong.write_text((ROOT / "cloudbuild.yaml").read_text().replace("waitFor:", "waitsFor:", 1))

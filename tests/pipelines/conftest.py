@@ -1,4 +1,4 @@
-"""Runs the command line as a user does: in a process of its own."""
+"""Runs the command line as a user does, in a process of its own, or in this one where that shows no more."""
 
 import os
 import subprocess
@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from pipelines.cli import main
 from tests.pipelines.servers.fixtures import kubeflow, servers, storage, vertex  # noqa: F401
 from tests.pipelines.servers.templates import make_template
 
@@ -22,6 +24,20 @@ def run_neumf(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Com
 @pytest.fixture(scope="session")
 def neumf() -> Neumf:
     return run_neumf
+
+
+@pytest.fixture
+def neumf_here() -> Neumf:
+    """The same in this process, without a second for the imports of each command."""
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        words = list(map(str, arguments))
+        result = CliRunner(env={"COLUMNS": "120"}).invoke(main, words, prog_name="neumf")
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return subprocess.CompletedProcess(words, result.exit_code, result.stdout, result.stderr)
+
+    return run
 
 
 @pytest.fixture(scope="session")

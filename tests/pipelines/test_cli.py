@@ -102,9 +102,9 @@ def test_a_champion_that_was_selected_otherwise_is_refused_at_once(tmp_path: Pat
         check_champion(resolve_parameters("default", [f"evaluate.champion={tmp_path / 'nowhere'}"]))
 
 
-def test_a_champion_on_the_platform_is_not_looked_for_here(neumf: Neumf, tmp_path: Path) -> None:
+def test_a_champion_on_the_platform_is_not_looked_for_here(neumf_here: Neumf, tmp_path: Path) -> None:
     champion = "evaluate.champion=/gcs/bucket/model"
-    result = neumf("compile", "--target", "kfp", "--set", champion, "--output", tmp_path / "pipeline.yaml")
+    result = neumf_here("compile", "--target", "kfp", "--set", champion, "--output", tmp_path / "pipeline.yaml")
     assert result.returncode == 0, result.stderr
 
 
@@ -124,12 +124,12 @@ def test_an_unknown_data_set_names_the_nearest(neumf: Neumf, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_says_what_each_command_and_option_does(neumf: Neumf, command: str) -> None:
+def test_help_says_what_each_command_and_option_does(neumf_here: Neumf, command: str) -> None:
     import click
 
     from pipelines.cli import main
 
-    result = neumf(command, "--help")
+    result = neumf_here(command, "--help")
     assert result.returncode == 0
     described = main.commands[command]
     assert described.help
@@ -140,8 +140,8 @@ def test_help_says_what_each_command_and_option_does(neumf: Neumf, command: str)
             assert f"--{parameter.opts[0].removeprefix('--')}" in result.stdout
 
 
-def test_datasets_and_presets_are_listed(neumf: Neumf) -> None:
-    listed = neumf("datasets").stdout
+def test_datasets_and_presets_are_listed(neumf_here: Neumf) -> None:
+    listed = neumf_here("datasets").stdout
     for name in (
         "synthetic",
         "ml-100k",
@@ -155,15 +155,17 @@ def test_datasets_and_presets_are_listed(neumf: Neumf) -> None:
         "ncf:",
     ):
         assert name in listed
-    listed = neumf("presets").stdout
+    listed = neumf_here("presets").stdout
     for name in PRESETS:
         assert name in listed
-    assert "train.learning_rate" in neumf("presets", "mlperf").stdout
+    assert "train.learning_rate" in neumf_here("presets", "mlperf").stdout
 
 
-def test_compile_writes_the_chosen_defaults(neumf: Neumf, tmp_path: Path) -> None:
+def test_compile_writes_the_chosen_defaults(neumf_here: Neumf, tmp_path: Path) -> None:
     output = tmp_path / "build/neumf.yaml"
-    result = neumf("compile", "--target", "local", "--preset", "he2017", "--set", "train.seed=7", "--output", output)
+    result = neumf_here(
+        "compile", "--target", "local", "--preset", "he2017", "--set", "train.seed=7", "--output", output
+    )
     assert result.returncode == 0, result.stderr
     spec = yaml.safe_load(output.read_text())
     defaults = {
@@ -174,16 +176,19 @@ def test_compile_writes_the_chosen_defaults(neumf: Neumf, tmp_path: Path) -> Non
     assert defaults == {f"{step}_{name}": value for step, values in expected.items() for name, value in values.items()}
 
 
-def test_compile_refuses_a_name_that_is_no_yaml(neumf: Neumf, tmp_path: Path) -> None:
-    result = neumf("compile", "--target", "local", "--output", tmp_path / "pipeline.json")
+def test_compile_refuses_a_name_that_is_no_yaml(neumf_here: Neumf, tmp_path: Path) -> None:
+    result = neumf_here("compile", "--target", "local", "--output", tmp_path / "pipeline.json")
     assert result.returncode == 1
     assert "must end in .yaml" in result.stderr
 
 
-def test_relative_paths_of_data_are_completed(neumf: Neumf, tmp_path: Path) -> None:
-    result = neumf(
+def test_relative_paths_of_data_are_completed(
+    neumf_here: Neumf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = neumf_here(
         "compile", "--target", "local", "--dataset", "csv:data/events.csv", "--set", "download.titles=titles.csv",
-        "--output", "neumf.yaml", cwd=tmp_path,
+        "--output", "neumf.yaml",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     parameters = yaml.safe_load((tmp_path / "neumf.yaml").read_text())["root"]["inputDefinitions"]["parameters"]
@@ -191,8 +196,8 @@ def test_relative_paths_of_data_are_completed(neumf: Neumf, tmp_path: Path) -> N
     assert parameters["download_titles"]["defaultValue"] == f"{tmp_path}/titles.csv"
 
 
-def test_a_parameter_of_another_step_is_refused_by_a_step(neumf: Neumf, tmp_path: Path) -> None:
-    result = neumf("train", "--examples", "e", "--output", tmp_path / "m", "--set", "generate.min_ratings=5")
+def test_a_parameter_of_another_step_is_refused_by_a_step(neumf_here: Neumf, tmp_path: Path) -> None:
+    result = neumf_here("train", "--examples", "e", "--output", tmp_path / "m", "--set", "generate.min_ratings=5")
     assert result.returncode == 1
     assert "takes train.PARAMETER=VALUE" in result.stderr
 

@@ -1,5 +1,6 @@
 """What each target compiles to: the golden files, and the properties that Vertex AI checks only at run time."""
 
+import copy
 import dataclasses
 import difflib
 import json
@@ -38,8 +39,15 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def compile_on(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Placement], dict[str, Any]]:
-    scratch = tmp_path_factory.mktemp("compiled")
-    return lambda placement: compiled(placement, scratch)
+    scratch, documents = tmp_path_factory.mktemp("compiled"), {}
+
+    def compile_once(placement: Placement) -> dict[str, Any]:
+        key = repr(placement)
+        if key not in documents:
+            documents[key] = compiled(placement, scratch)
+        return copy.deepcopy(documents[key])
+
+    return compile_once
 
 
 def everything_chosen() -> Placement:
@@ -280,12 +288,12 @@ def test_a_pool_has_no_two_kinds_of_servers() -> None:
         WorkerPool("x", "", "train", machine, 1, machine, 1, machine, 1)
 
 
-def test_options_of_the_command_line_reach_the_file(neumf: Any, tmp_path: Path) -> None:
+def test_options_of_the_command_line_reach_the_file(neumf_here: Any, tmp_path: Path) -> None:
     digests = tmp_path / "digests.json"
     others = dict.fromkeys(IMAGES, "sha256:" + "c" * 64)
     digests.write_text(json.dumps({**others, "generate": "r/generate@sha256:" + "d" * 64}))
     output = tmp_path / "tpu.yaml"
-    result = neumf(
+    result = neumf_here(
         "compile", "--target", "vertex-tpu", "--pool", "tpu-v3-8", "--image-digests-file", digests, "--label", "a=b",
         "--resources", "baseline.cpu_limit=32",
         "--dataflow", "project=p", "--dataflow", "region=r", "--dataflow", "temp_location=gs://bucket/t", "--output",
@@ -327,10 +335,10 @@ def dataflow(*options: str) -> tuple[str, ...]:
     ],
 )
 def test_mistakes_on_the_command_line_are_one_sentence(
-    neumf: Any, tmp_path: Path, arguments: tuple[str, ...], message: str
+    neumf_here: Any, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     output = tmp_path / "x.yaml"
-    result = neumf("compile", "--target", "vertex-gpu", *arguments, "--output", output)
+    result = neumf_here("compile", "--target", "vertex-gpu", *arguments, "--output", output)
     assert result.returncode == 1
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
@@ -338,13 +346,13 @@ def test_mistakes_on_the_command_line_are_one_sentence(
 
 
 def test_digests_of_some_images_alone_are_refused(
-    neumf: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+    neumf_here: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     digest = f"sha256:{'a' * 64}"
     output = tmp_path / "pipeline.yaml"
-    some = neumf("compile", "--target", "vertex-gpu", "--image-digest", f"train={digest}", "--output", output)
+    some = neumf_here("compile", "--target", "vertex-gpu", "--image-digest", f"train={digest}", "--output", output)
     assert some.returncode == 1
     assert "which has no digest while others have: add --image-digest" in some.stderr
-    typo = neumf("compile", "--target", "vertex-gpu", "--image-digest", f"trian={digest}", "--output", output)
+    typo = neumf_here("compile", "--target", "vertex-gpu", "--image-digest", f"trian={digest}", "--output", output)
     assert "There is no image 'trian' (did you mean train?)" in typo.stderr
     assert not output.exists()

@@ -22,7 +22,7 @@ tf.config.set_logical_device_configuration(
 NUM_USERS, NUM_ITEMS = 40, 60
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_config() -> Callable[..., TrainConfig]:
     """Builds a small valid configuration with some parameters changed."""
 

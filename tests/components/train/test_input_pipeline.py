@@ -72,6 +72,7 @@ def test_too_few_offline_epochs_are_refused(make_config: Make, examples: Path) -
         load(make_config(training_records="offline"), examples)
 
 
+@pytest.mark.slow
 def test_offline_epochs_are_trained_on_as_they_are(make_config: Make, examples: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from pipelines.cli import main; main()", "generate", "--preset", "smoke"]
     places = ["--ratings", str(examples.parent / "ratings"), "--output", str(tmp_path / "examples")]
