@@ -107,6 +107,9 @@ def _step_mistake(step: str, values: Mapping[str, Any]) -> str | None:
 
 def _gate_mistakes(parameters: Mapping[str, Mapping[str, Any]], available: set[str]) -> Iterator[str]:
     """Finds before hours of training what the gate would find after them."""
+    from components.gate.config import check_cutoff
+    from components.generate.protocols import SAMPLED_PROTOCOLS
+
     gate = parameters["gate"]
     evaluated = set(parameters["evaluate"]["protocols"]) or available
     if gate["protocol"] and gate["protocol"] not in evaluated:
@@ -114,6 +117,9 @@ def _gate_mistakes(parameters: Mapping[str, Mapping[str, Any]], available: set[s
             f"gate.protocol {gate['protocol']!r} is not evaluated, only {', '.join(sorted(evaluated))}: name one of "
             "them."
         )
+    decides = gate["protocol"] or (parameters["evaluate"]["protocols"] or parameters["generate"]["protocols"])[0]
+    if decides in SAMPLED_PROTOCOLS:
+        check_cutoff(gate["metric"], decides, SAMPLED_PROTOCOLS[decides].num_candidates)
     unknown = [name for name in gate["must_beat"] if name not in ("popularity", "als")]
     if unknown:
         yield f"gate.must_beat names {unknown[0]!r}: the baselines are popularity and als."

@@ -93,7 +93,7 @@ def evaluate(
         write_manifest(
             partial,
             "evaluation",
-            _describe(config, model_manifest, examples_manifest, metrics, systems, champion and champion[1]),
+            _describe(config, model_manifest, examples_manifest, held_out, metrics, systems, champion and champion[1]),
         )
     return flatten_metrics(metrics)
 
@@ -189,6 +189,7 @@ def _describe(
     config: EvaluateConfig,
     model_manifest: Manifest,
     examples_manifest: Manifest,
+    held_out: HeldOut,
     metrics: Mapping[str, Any],
     systems: Mapping[str, Scorer],
     champion_manifest: Manifest | None,
@@ -199,6 +200,8 @@ def _describe(
         **{name: model_manifest[name] for name in names},
         "headline_cutoff": HEADLINE_CUTOFF,
         "protocols": list(metrics),
+        # The most that any user has: a hit rate within more is 1 whatever the model.
+        "num_candidates": {protocol: int(held_out.num_candidates_of(protocol).max()) for protocol in metrics},
         "systems": list(systems),
         "champion": None
         if champion_manifest is None

@@ -54,6 +54,13 @@ class HeldOut:
         """Returns their test items."""
         return self.positives if protocol == CATALOGUE else self.candidates[protocol].positives
 
+    def num_candidates_of(self, protocol: str) -> NDArray[np.int64]:
+        """Returns how many different items each of them is ranked against."""
+        if protocol == CATALOGUE:
+            return self.num_items - self.seen.lengths[self.users] - 1
+        num_candidates: NDArray[np.int64] = np.sum(~self.candidates[protocol].duplicate_mask, axis=1)
+        return num_candidates
+
 
 @dataclass(frozen=True)
 class Ranking:

@@ -58,3 +58,22 @@ class GateConfig:
     def as_dict(self) -> dict[str, Any]:
         """Returns the parameters as JSON-serializable values."""
         return {**asdict(self), "must_beat": list(self.must_beat)}
+
+
+def check_cutoff(metric: str, protocol: str, num_candidates: int | None) -> None:
+    """Refuses a hit rate that is 1 whatever the model.
+
+    Args:
+        metric: As in the configuration.
+        protocol: The one that decides, for the message.
+        num_candidates: The most items that anybody's held-out item is ranked against; None where it is not known.
+
+    Raises:
+        InputError: Everybody's held-out item is among the first K.
+    """
+    name, _, cutoff = metric.partition("@")
+    if num_candidates is not None and name in ("hr", "recall") and int(cutoff) > num_candidates:
+        raise InputError(
+            f"gate.metric {metric} is 1 for every model under {protocol}, which ranks the held-out item among at most "
+            f"{num_candidates} others: choose a K of at most {num_candidates}."
+        )

@@ -4,14 +4,13 @@ import json
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from components.gate.config import GateConfig
+from components.gate.config import GateConfig, check_cutoff
 from components.ncf.errors import InputError
 from components.ncf.manifest import Manifest, read_manifest, write_manifest, writing_artifact
 from components.ncf.paired import PairedDifference, paired_bootstrap
@@ -21,6 +20,9 @@ _LOG = logging.getLogger(__name__)
 _CHAMPION = "champion"
 # A difference that is the margin itself must not exceed it by the last bits of a sum.
 _ROUNDING = 1e-9
+_NUM_DECIMALS = 4
+# With so many, numbers that differ by more than the rounding differ in print.
+_MAX_DECIMALS = 9
 _LEAST_DIFFERENT = 6
 
 
@@ -42,17 +44,25 @@ class Check:
     value: float
     paired: PairedDifference | None = None
 
+    @property
+    def num_decimals(self) -> int:
+        """How many decimals tell apart what was held against each other."""
+        reached = self.value if self.paired is None else self.paired.low
+        # As numbers, since -0.0000 is 0.0000, too.
+        different = (n for n in range(_NUM_DECIMALS, _MAX_DECIMALS) if round(reached, n) != round(self.needed, n))
+        return next(different, _MAX_DECIMALS) if abs(reached - self.needed) > _ROUNDING else _NUM_DECIMALS
+
     def describe(self) -> str:
         """Says in a few words what came of it."""
-        if self.paired is None:
+        n, paired = self.num_decimals, self.paired
+        if paired is None:
             verb = "reaches" if self.passed else "falls short of"
-            return f"its {self.value:.4f} {verb} the threshold of {self.needed:.4f}"
+            return f"its {self.value:.{n}f} {verb} the threshold of {self.needed:.{n}f}"
         verb = "beats" if self.passed else "does not clearly beat"
-        margin = f" by more than {self.needed:.4f}" if self.needed else ""
-        paired = self.paired
+        margin = f" by more than {self.needed:.{n}f}" if self.needed else ""
         return (
-            f"it {verb} {self.name} ({self.value:.4f}){margin}: {paired.difference:+.4f}, "
-            f"{paired.low:+.4f} to {paired.high:+.4f}"
+            f"it {verb} {self.name} ({self.value:.{n}f}){margin}: {paired.difference:+.{n}f}, "
+            f"{paired.low:+.{n}f} to {paired.high:+.{n}f}"
         )
 
 
@@ -65,6 +75,7 @@ class Decision:
         protocol: The protocol that decided.
         metric: Its name.
         value: The model's metric under it.
+        model_selection: What chose the model's epoch: "validation", "test" or "last".
         checks: In the order in which they were made.
     """
 
@@ -72,15 +83,22 @@ class Decision:
     protocol: str
     metric: str
     value: float
+    model_selection: str
     checks: tuple[Check, ...]
 
     @property
     def reason(self) -> str:
-        """One sentence: what failed, or all that holds."""
+        """One sentence: what failed, or all that holds; and what to bear in mind."""
         told = [check for check in self.checks if check.passed == self.promoted]
-        because = "; ".join(check.describe() for check in told) or "nothing was asked of it"
+        because = [check.describe() for check in told] or ["nothing was asked of it"]
+        if self.model_selection == "test":
+            because.append("the test item chose its epoch, which flatters it")
         outcome = "promoted" if self.promoted else "not promoted"
-        return f"The model ({self.metric} {self.value:.4f} under {self.protocol}) is {outcome}: {because}."
+        digits = max((check.num_decimals for check in told if check.paired is None), default=_NUM_DECIMALS)
+        return (
+            f"The model ({self.metric} {self.value:.{digits}f} under {self.protocol}) is {outcome}: "
+            f"{'; '.join(because)}."
+        )
 
 
 def gate(config: GateConfig, evaluation: Path, output: Path) -> Decision:
@@ -92,15 +110,17 @@ def gate(config: GateConfig, evaluation: Path, output: Path) -> Decision:
         output: The `decision` folder to write: decision.json, decision.md, manifest.json.
 
     Raises:
-        InputError: The folder is incomplete or lacks what the parameters name, or the champion learned from, or was
-            selected by, other data than the model.
+        InputError: The folder is incomplete or lacks what the parameters name, the metric is 1 for every model, or the
+            champion learned from, or was selected by, other data than the model.
     """
     manifest = read_manifest(evaluation, "evaluation")
     protocol = config.protocol or manifest["protocols"][0]
     _check_names(config, protocol, evaluation, manifest)
+    check_cutoff(config.metric, protocol, manifest.get("num_candidates", {}).get(protocol))
     _check_champion(manifest)
     with writing_artifact(output) as partial:
-        decision = decide(config, protocol, _read_values(config, protocol, evaluation, manifest))
+        values = _read_values(config, protocol, evaluation, manifest)
+        decision = decide(config, protocol, values, manifest["model_selection"])
         _LOG.info("%s", decision.reason)
         content = {
             "promoted": decision.promoted,
@@ -121,17 +141,19 @@ def gate(config: GateConfig, evaluation: Path, output: Path) -> Decision:
     return decision
 
 
-def decide(config: GateConfig, protocol: str, values: dict[str, NDArray[np.float64]]) -> Decision:
+def decide(config: GateConfig, protocol: str, values: dict[str, NDArray[np.float64]], model_selection: str) -> Decision:
     """Makes every check.
 
     Args:
         config: The parameters.
         protocol: Its name.
         values: By system, the metric's value for each user, float64 [num_users]; "model" among them.
+        model_selection: What chose the model's epoch: "validation", "test" or "last".
     """
     model = values["model"]
     value = float(model.mean())
-    checks = [Check("threshold", value >= config.min_value, config.min_value, value)] if config.min_value else []
+    is_reached = value >= config.min_value - _ROUNDING
+    checks = [Check("threshold", is_reached, config.min_value, value)] if config.min_value else []
     margins = dict.fromkeys(config.must_beat, 0.0)
     if _CHAMPION in values:
         margins[_CHAMPION] = config.margin
@@ -140,7 +162,8 @@ def decide(config: GateConfig, protocol: str, values: dict[str, NDArray[np.float
         # With fewer, chance alone puts them all on one side more often than the interval says: 1 in 32 for five.
         passed = paired.low > margin + _ROUNDING and paired.num_different >= _LEAST_DIFFERENT
         checks.append(Check(name, passed, margin, float(values[name].mean()), paired))
-    return Decision(all(check.passed for check in checks), protocol, config.metric, value, tuple(checks))
+    promoted = all(check.passed for check in checks)
+    return Decision(promoted, protocol, config.metric, value, model_selection, tuple(checks))
 
 
 def _check_names(config: GateConfig, protocol: str, evaluation: Path, manifest: Manifest) -> None:
@@ -203,8 +226,8 @@ def _markdown(decision: Decision) -> str:
         "|---|--:|--:|--:|--:|---|",
     ]
     for check in decision.checks:
-        paired: Any = check.paired
-        difference = f"{paired.difference:+.4f} | {paired.low:+.4f} to {paired.high:+.4f}" if paired else " | "
+        n, paired = check.num_decimals, check.paired
+        difference = f"{paired.difference:+.{n}f} | {paired.low:+.{n}f} to {paired.high:+.{n}f}" if paired else " | "
         passed = "yes" if check.passed else "**no**"
-        lines.append(f"| {check.name} | {check.value:.4f} | {difference} | {check.needed:.4f} | {passed} |")
+        lines.append(f"| {check.name} | {check.value:.{n}f} | {difference} | {check.needed:.{n}f} | {passed} |")
     return "\n".join(lines) + "\n"

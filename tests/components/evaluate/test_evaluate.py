@@ -83,6 +83,8 @@ def test_ranks_and_baseline_agree_with_counting_by_hand(examples: Path, tmp_path
     manifest = read_manifest(examples, "examples")
     popularity = np.bincount(read_positives(examples, manifest)["item_id"], minlength=shape_of(examples)[1])
     candidates = read_candidates(examples, manifest, "loo-99")
+    most = (~candidates.duplicate_mask).sum(axis=1).max()
+    assert read_manifest(tmp_path / "evaluation", "evaluation")["num_candidates"]["loo-99"] == most
     for user in range(0, shape_of(examples)[0], 7):
         positive = candidates.positives[user]
         assert per_user["test_item_id"][user] == positive
@@ -106,6 +108,8 @@ def test_ranks_in_the_whole_catalogue_agree_with_counting_by_hand(examples: Path
     users, items = read_positives(examples, read_manifest(examples, "examples")).values()
     for user, item in zip(users.tolist(), items.tolist(), strict=True):
         train_items[user].add(item)
+    most = num_items - 2 - min(map(len, train_items.values()))
+    assert read_manifest(tmp_path / "evaluation", "evaluation")["num_candidates"]["loo-full"] == most
     shown: set[int] = set()
     for user, row in enumerate(held_out):
         had = train_items[user] | {row["validation_item_id"]}

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,73 @@ def test_the_threshold_is_reached_or_not(tmp_path: Path, min_value: float, promo
 
 
 @pytest.mark.parametrize(
+    ("num_hits", "min_value", "words"),
+    [
+        (600, 0.6, "0.6000 reaches the threshold of 0.6000"),
+        (599, 0.6, "0.5990 falls short of the threshold of 0.6000"),
+        (600, 0.60001, "0.60000 falls short of the threshold of 0.60001"),
+        (600, 0.6000004, "0.6000000 falls short of the threshold of 0.6000004"),
+        (600, 0.59999, "0.60000 reaches the threshold of 0.59999"),
+        # A sum's last bits decide nothing.
+        (600, 0.6 + 1e-16, "0.6000 reaches the threshold of 0.6000"),
+    ],
+)
+def test_what_decides_differs_in_print(tmp_path: Path, num_hits: int, min_value: float, words: str) -> None:
+    decision = decision_of(tmp_path, {"model": ranks_with(num_hits)}, dataclasses.replace(CONFIG, min_value=min_value))
+    assert words in decision["reason"]
+    assert f"(hr@10 {words.split()[0]} under" in decision["reason"]
+    (row,) = [line for line in (tmp_path / "decision/decision.md").read_text().splitlines() if "| threshold" in line]
+    assert f"| {words.split()[0]} |" in row
+    assert f"| {words.split()[-1]} |" in row
+
+
+def test_an_interval_that_ends_below_the_margin_does_so_in_print(tmp_path: Path) -> None:
+    ranks = {"model": ranks_with(600), "champion": ranks_with(500)}
+    low = decision_of(tmp_path, ranks)["checks"][0]["paired"]["low"]
+    (place := tmp_path / "again").mkdir()
+    decision = decision_of(place, ranks, dataclasses.replace(CONFIG, margin=low + 2e-6))
+    assert not decision["promoted"]
+    found = re.search(r"by more than (\S+): \S+, (\S+) to", decision["reason"])
+    assert found is not None
+    assert 0 < float(found[1]) - float(found[2]) < 1e-5
+
+
+@pytest.mark.parametrize(("selection", "is_warned"), [("test", True), ("validation", False), ("last", False)])
+@pytest.mark.parametrize("num_hits", [400, 600])
+def test_a_model_that_the_test_item_chose_is_never_decided_on_without_a_word(
+    tmp_path: Path, selection: str, is_warned: bool, num_hits: int
+) -> None:
+    evaluation = write_evaluation(tmp_path / "evaluation", {"model": ranks_with(num_hits)}, model_selection=selection)
+    gate(dataclasses.replace(CONFIG, min_value=0.5), evaluation, tmp_path / "decision")
+    for name in ("decision.json", "decision.md", "manifest.json"):
+        text = (tmp_path / "decision" / name).read_text()
+        assert ("the test item chose its epoch, which flatters it." in text) is is_warned, name
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("hr@100", "gate.metric hr@100 is 1 for every model under loo-99, .* at most 99 others: choose a K of at most"),
+        ("recall@5000", "gate.metric recall@5000 is 1 for every model"),
+        ("hr@99", None),
+        ("ndcg@100", None),
+        ("mrr", None),
+    ],
+)
+def test_a_hit_rate_that_nobody_can_miss_decides_nothing(tmp_path: Path, metric: str, words: str | None) -> None:
+    evaluation = write_evaluation(
+        tmp_path / "evaluation", {"model": ranks_with(500)}, num_candidates={"loo-99": 99, "loo-full": 4_000}
+    )
+    config = dataclasses.replace(CONFIG, metric=metric)
+    if words is None:
+        assert gate(config, evaluation, tmp_path / "decision").promoted
+        return
+    with pytest.raises(InputError, match=words):
+        gate(config, evaluation, tmp_path / "decision")
+    assert not (tmp_path / "decision").exists()
+
+
+@pytest.mark.parametrize(
     ("must_beat", "promoted"),
     [((), True), (("popularity",), True), (("als",), False), (("popularity", "als"), False)],
 )
@@ -165,7 +233,7 @@ def test_equal_models_are_promoted_at_most_one_time_in_twenty(metric: str) -> No
     for seed in range(200):
         hardness = rng.exponential(12.0, 2_000)
         values = {name: per_user_values(metric, rng.poisson(hardness)) for name in ("model", "champion")}
-        promoted.append(decide(dataclasses.replace(config, seed=seed), "loo-99", values).promoted)
+        promoted.append(decide(dataclasses.replace(config, seed=seed), "loo-99", values, "validation").promoted)
     assert np.mean(promoted) <= 0.05
     # A gate that never opened would pass, too.
     assert np.mean(promoted) > 0
@@ -180,7 +248,7 @@ def test_a_better_model_is_nearly_always_promoted() -> None:
             name: per_user_values("hr@10", np.where(rng.random(2_000) < rate, HIT, MISS))
             for name, rate in (("model", 0.57), ("champion", 0.5))
         }
-        promoted.append(decide(dataclasses.replace(CONFIG, seed=seed), "loo-99", values).promoted)
+        promoted.append(decide(dataclasses.replace(CONFIG, seed=seed), "loo-99", values, "validation").promoted)
     assert np.mean(promoted) >= 0.95
 
 
@@ -297,4 +365,4 @@ def test_fewer_than_six_users_who_tell_two_systems_apart_decide_nothing(num_diff
     champion = np.zeros(num_different)
     values = {"model": np.ones(num_different), "popularity": champion, "champion": champion}
     config = GateConfig("loo-99", "hr@10", 0.0, 0.0, (), 1_000, 0.95, 1)
-    assert decide(config, "loo-99", values).promoted is promoted
+    assert decide(config, "loo-99", values, "validation").promoted is promoted
