@@ -298,15 +298,17 @@ def publish(
 
 @main.command()
 @click.argument("runs", nargs=-1, type=_FOLDER, required=True)
+@click.option("--metric", "metrics", multiple=True, metavar="NAME",
+              help="hr@K, recall@K, ndcg@K or mrr; may be repeated.  [default: hr@10 and ndcg@10]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def compare(runs: tuple[Path, ...], as_json: bool) -> None:
+def compare(runs: tuple[Path, ...], metrics: tuple[str, ...], as_json: bool) -> None:
     """Compare RUNS: folders of `neumf run`, or `evaluation` folders.
 
     Where two were evaluated on the same examples by the same protocol, the difference is paired over the users.
     """
-    from pipelines.compare import compare_runs, print_comparison
+    from pipelines.compare import METRICS, compare_runs, print_comparison
 
-    comparison = compare_runs(runs)
+    comparison = compare_runs(runs, metrics or METRICS)
     if as_json:
         click.echo(comparison.as_json())
     else:

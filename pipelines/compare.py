@@ -115,7 +115,7 @@ def compare_runs(
 
     Args:
         paths: Run folders, or `evaluation` folders; at least two.
-        metrics: "hr@K", "recall@K", "ndcg@K" or "mrr".
+        metrics: "hr@K", "recall@K", "ndcg@K" or "mrr"; a second mention changes nothing.
         num_samples: Resamplings of the users behind each interval.
         seed: Of those.
 
@@ -123,14 +123,16 @@ def compare_runs(
         InputError: A folder is not what it should be, a metric is none, or no two runs can be compared.
     """
     for metric in metrics:
-        check_metric("the metric", metric)
+        check_metric("--metric", metric)
     if num_samples < 1:
         raise InputError(f"The number of bootstrap samples is {num_samples}: it must be at least 1.")
     runs = tuple(_read_run(number, path) for number, path in enumerate(paths, start=1))
     _check_runs(runs)
     protocols = tuple(dict.fromkeys(protocol for run in runs for protocol in run.protocols))
     figures = tuple(
-        figure for protocol in protocols for figure in _figures(runs, protocol, tuple(metrics), num_samples, seed)
+        figure
+        for protocol in protocols
+        for figure in _figures(runs, protocol, tuple(dict.fromkeys(metrics)), num_samples, seed)
     )
     return Comparison(runs, figures, num_samples, seed)
 

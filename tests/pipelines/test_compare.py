@@ -184,6 +184,25 @@ def test_the_command_prints_a_table_or_json_and_refuses_with_status_1(neumf: Neu
     assert refused.stderr.count("\n") == 1
 
 
+def test_chosen_metrics_are_compared_alone(neumf_here: Neumf, tmp_path: Path) -> None:
+    by_seed = {seed: ranks(seed) for seed in (1, 2)}
+    paths = [write_run(tmp_path / str(seed), {"loo-99": values}) for seed, values in by_seed.items()]
+    chosen = [word for name in ("mrr", "hr@3", "mrr") for word in ("--metric", name)]
+    result = neumf_here("compare", "--json", *chosen, *paths)
+    assert result.returncode == 0, result.stderr
+    figures = json.loads(result.stdout)["figures"]
+    assert [(f["metric"], f["run"]) for f in figures] == [("mrr", 1), ("mrr", 2), ("hr@3", 1), ("hr@3", 2)]
+    expected = np.mean(1 / (1 + by_seed[2])) - np.mean(1 / (1 + by_seed[1]))
+    assert figures[1]["difference"]["difference"] == pytest.approx(expected)
+    expected_hits = np.mean(by_seed[2] < 3) - np.mean(by_seed[1] < 3)
+    assert f"{expected_hits:+.4f}" in neumf_here("compare", "--metric", "hr@3", *paths).stdout
+    refused = neumf_here("compare", "--metric", "auc", *paths)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == (
+        "error: --metric is 'auc': it must be hr@K, recall@K or ndcg@K, such as ndcg@10, or mrr.\n"
+    )
+
+
 def test_a_protocol_of_one_run_alone_is_shown_and_not_compared(tmp_path: Path) -> None:
     first = write_run(tmp_path / "first", {"loo-99": ranks(1)})
     second = write_run(tmp_path / "second", {"loo-99": ranks(2), "loo-full": ranks(3)})
