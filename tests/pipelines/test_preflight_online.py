@@ -103,7 +103,7 @@ def cloud() -> Iterator[tuple[Cloud, str]]:
     made = Cloud()
     handler = type("Answering", (Handler,), {"cloud": made})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     yield made, f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
