@@ -51,6 +51,7 @@ from components.ncf.metrics import (
 )
 from components.ncf.paired import paired_bootstrap
 from components.ncf.ranking import Scorer, best_items, for_each_block
+from components.report.protocols import shortage_of
 
 _SYSTEM_NAMES = {POPULARITY: "Popularity", ALS: "ALS", CHAMPION: "Champion"}
 _POPULARITY_LABELS = ("head", "middle", "tail")
@@ -159,7 +160,9 @@ def _protocol_result(inputs: ReportInputs, protocol: str) -> ProtocolResult:
 
     best = inputs.manifest.get("best_hr@10")
     references = (Reference("Best reachable", best, None),) if best is not None and protocol == "loo-99" else ()
-    return ProtocolResult(protocol, tuple(result(system) for system in inputs.systems), references)
+    num_candidates = inputs.held_out.num_candidates_of(protocol)
+    shortage = shortage_of(protocol, num_candidates, np.ones_like(num_candidates))
+    return ProtocolResult(protocol, tuple(result(system) for system in inputs.systems), references, shortage)
 
 
 def _lead(inputs: ReportInputs, protocol: str, system: str) -> Lead:

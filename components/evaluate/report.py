@@ -15,7 +15,7 @@ from components.report.charts import Bar, BarGroup, StripRow, grouped_bars, inte
 from components.report.data import activity_chart, coverage_chart
 from components.report.distributions import range_bar
 from components.report.page import render_page
-from components.report.protocols import CANDIDATES_BY_PROTOCOL
+from components.report.protocols import Shortage, describe_candidates
 from components.report.svg import count_labels
 
 
@@ -91,16 +91,18 @@ class ProtocolResult:
         protocol: Its name, for example "loo-99".
         systems: The model first, then what it is compared with; in the same order for every protocol.
         references: Figures from elsewhere that belong to this protocol.
+        shortage: Users who have fewer candidates than the protocol draws, if there are any.
     """
 
     protocol: str
     systems: tuple[SystemResult, ...]
     references: tuple[Reference, ...]
+    shortage: Shortage | None = None
 
     @property
     def candidates(self) -> str | None:
         """What the held-out item is ranked against, if the protocol is one of the house."""
-        return CANDIDATES_BY_PROTOCOL.get(self.protocol)
+        return describe_candidates(self.protocol, self.shortage)
 
 
 @dataclass(frozen=True)

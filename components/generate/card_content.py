@@ -16,7 +16,7 @@ from components.ncf.errors import InputError
 from components.ncf.manifest import Manifest
 from components.report.data import popularity_of, quantiles_of, rows_into_splits
 from components.report.distributions import make_bins
-from components.report.protocols import CANDIDATES_BY_PROTOCOL
+from components.report.protocols import Shortage, describe_candidates, shortage_of
 
 OTHER_REASONS = "other reasons"
 UNKNOWN_REASON = "no reason on record"
@@ -58,6 +58,7 @@ def card_content(
         raise ValueError(f"counts of (items, users, positives, positives) are {found}, in the manifest {expected}")
     counts, num_users = manifest["counts"], manifest["num_users"]
     interactions_per_user = user_counts + 2
+    num_unseen = manifest["num_items"] - interactions_per_user
     num_rejected = ratings_manifest.get("counts", {}).get("rejected", 0)
     timestamps = ratings_manifest.get("timestamp_range")
     return CardContent(
@@ -76,7 +77,10 @@ def card_content(
         popularity=popularity_of(item_counts),
         activity=make_bins(interactions_per_user, num_users_with),
         activity_quantiles=quantiles_of(interactions_per_user, num_users_with),
-        protocols=tuple(_protocol_rows(name, entry) for name, entry in manifest["protocols"].items()),
+        protocols=tuple(
+            _protocol_rows(name, entry, shortage_of(name, num_unseen, num_users_with))
+            for name, entry in manifest["protocols"].items()
+        ),
         num_offline_epochs=manifest["num_train_epochs"],
         num_rows_per_offline_epoch=manifest["num_train_elements"],
         source=_source(manifest, ratings_manifest),
@@ -132,11 +136,11 @@ def _ordered_reasons(reasons: Mapping[str, int], num_rejected: int) -> tuple[tup
     return (*ordered, *([(UNKNOWN_REASON, unknown)] if unknown > 0 else []))
 
 
-def _protocol_rows(name: str, entry: Mapping[str, Any]) -> ProtocolRows:
+def _protocol_rows(name: str, entry: Mapping[str, Any], shortage: Shortage | None) -> ProtocolRows:
     real_rows = entry["num_users"] * (entry["num_candidates"] + 1)
     return ProtocolRows(
         name=name,
-        description=CANDIDATES_BY_PROTOCOL.get(name, ""),
+        description=describe_candidates(name, shortage) or "",
         folder=entry["folder"],
         num_candidates=entry["num_candidates"],
         num_users=entry["num_users"],

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,7 +13,7 @@ from components.evaluate.config import EvaluateConfig
 from components.evaluate.evaluate import evaluate
 from components.evaluate.scorers import local_copy
 from components.ncf.errors import InputError
-from components.ncf.examples import read_candidates, read_positives
+from components.ncf.examples import Candidates, read_candidates, read_positives
 from components.ncf.manifest import read_manifest, write_manifest
 from components.scoring.saved_model import ModelScorer
 
@@ -93,6 +94,25 @@ def test_ranks_and_baseline_agree_with_counting_by_hand(examples: Path, tmp_path
         by_count = sum(popularity[item] >= popularity[positive] for item in pool)
         assert per_user["rank_loo-99"][user] == by_model
         assert per_user["rank_loo-99_popularity"][user] == by_count
+
+
+def test_users_with_fewer_candidates_than_the_protocol_draws_are_counted(
+    examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_model(tmp_path / "model", examples, np.zeros(shape_of(examples)))
+    evaluate(CONFIG, examples, model, None, tmp_path / "enough")
+
+    def read_few(*arguments: Any) -> Candidates:
+        candidates = read_candidates(*arguments)
+        candidates.duplicate_mask[3, 7:], candidates.duplicate_mask[5, 98:] = True, True
+        return candidates
+
+    monkeypatch.setattr("components.evaluate.evaluate.read_candidates", read_few)
+    evaluate(CONFIG, examples, model, None, tmp_path / "few")
+    words = "Users who have fewer such items (2 of 200; the fewest are 7) are ranked among all of theirs."
+    for name in ("report.html", "summary.md"):
+        assert "fewer such items" not in (tmp_path / "enough" / name).read_text()
+        assert (tmp_path / "few" / name).read_text().count(words) == 1
 
 
 def test_ranks_in_the_whole_catalogue_agree_with_counting_by_hand(examples: Path, tmp_path: Path) -> None:

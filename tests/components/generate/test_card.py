@@ -303,6 +303,17 @@ def test_counts_of_another_manifest_are_refused(items, users):
         make(items, users, manifest=described)
 
 
+def test_users_with_fewer_unseen_items_than_are_drawn_are_counted():
+    """Of 103 items, users with 2, 3 and 4 interactions to train on, and 2 held out, never had 99, 98 and 97."""
+    item_counts = [3, *[1] * 5, *[0] * 97]
+    (shown, _) = make(item_counts, [2, 2, 4]).protocols
+    assert "(1 of 3; the fewest are 97)" in shown.description
+    (shown, _) = make(item_counts, [2, 3, 3]).protocols
+    assert "(2 of 3; the fewest are 98)" in shown.description
+    (shown, _) = make([*item_counts, 0], [2, 3, 3]).protocols
+    assert "fewer" not in shown.description
+
+
 def test_same_numbers_give_the_same_page():
     assert render_card(whole()[0]) == render_card(whole()[0])
 
