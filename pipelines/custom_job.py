@@ -10,6 +10,8 @@ _DISK_GB = 100  # as Google's own helper
 _DAY_S = 24 * 3600
 _LONGEST_S = 7 * _DAY_S
 _PLACEHOLDER = re.compile(r"\{\{\$\.inputs\.parameters\['(\w+)'\]\}\}")
+# Of this very task: Vertex AI shows all that it finds below logs/ as this job's.
+_JOB_FOLDER = "{{$.pipeline_root}}/{{$.pipeline_job_uuid}}-{{$.pipeline_task_uuid}}"
 _STRATEGIES = {"standard": "STANDARD", "spot": "SPOT", "flex-start": "FLEX_START"}
 
 
@@ -41,11 +43,13 @@ def as_custom_job(component: Any, placement: Placement, image: str) -> Any:
         network=placement.network or "",
         encryption_spec_key_name=placement.encryption_key or "",
         tensorboard=placement.tensorboard or "",
-        base_output_directory=(placement.checkpoint_root or "") if placement.tensorboard else "",
         labels=dict(placement.labels),
     )
     spec = json_format.MessageToDict(helped.pipeline_spec)
-    _separate_namesakes(spec, component, {"strategy": _STRATEGIES[placement.strategy]})
+    values = {"strategy": _STRATEGIES[placement.strategy]}
+    if placement.tensorboard:
+        values["base_output_directory"] = _JOB_FOLDER
+    _write_into_payload(spec, component, values)
     (inner,) = spec["components"].values()
     # The same list stands twice: as the component's own default and as that of the pipeline around it.
     for definitions in (inner["inputDefinitions"], spec["root"]["inputDefinitions"]):
@@ -58,11 +62,12 @@ def as_custom_job(component: Any, placement: Placement, image: str) -> Any:
     return made
 
 
-def _separate_namesakes(spec: dict[str, Any], component: Any, values: dict[str, str]) -> None:
-    """Writes what the job and the step call the same into the job's payload, where the helper reads the step's.
+def _write_into_payload(spec: dict[str, Any], component: Any, values: dict[str, str]) -> None:
+    """Writes values into the job's payload, in the place of the parameters that the helper reads there.
 
-    Both have a `strategy`: how machines are found, and how training is spread. Without this the job would ask Vertex AI
-    for the strategy "auto".
+    Two kinds need that. What the job and the step call the same: both have a `strategy`, how machines are found and how
+    training is spread, and the job would ask Vertex AI for the strategy "auto". And what differs from run to run: as a
+    parameter it would keep training from ever being taken from the cache.
 
     Raises:
         AssertionError: The component has gained a parameter that a custom job has too: give it another name.
@@ -72,9 +77,10 @@ def _separate_namesakes(spec: dict[str, Any], component: Any, values: dict[str, 
     arguments = executor["container"]["args"]
     for index, argument in enumerate(arguments):
         for name in _PLACEHOLDER.findall(argument):
-            if name in own:
-                assert name in values, f"{name} is a parameter of both {component.name} and a custom job"
-                arguments[index] = arguments[index].replace(f"{{{{$.inputs.parameters['{name}']}}}}", values[name])
+            assert name not in own or name in values, f"{name} is a parameter of both {component.name} and a custom job"
+            if name in values:
+                placeholder = f"{{{{$.inputs.parameters['{name}']}}}}"
+                arguments[index] = arguments[index].replace(placeholder, values[name])
 
 
 def _worker_pool_specs(container: dict[str, Any], pool: WorkerPool, image: str) -> list[dict[str, Any]]:

@@ -95,8 +95,6 @@ class Placement:
                 "--tensorboard needs --service-account, which writes to it: name an account with the role "
                 "roles/aiplatform.user."
             )
-        if self.tensorboard and not self.checkpoint_root:
-            raise InputError("--tensorboard needs --checkpoint-root, a gs:// folder for what the job itself writes.")
 
     @property
     def is_vertex(self) -> bool:

@@ -2,9 +2,8 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -19,18 +18,23 @@ _SCALARS = ("loss", "hr@10", "ndcg@10", "examples_per_s")
 class Reporter:
     """Logs, and writes TensorBoard's files, for one run."""
 
-    def __init__(self, logs: Path | None, num_epochs: int, profile: bool) -> None:
-        """Opens TensorBoard's file.
+    def __init__(self, logs: Sequence[str], num_epochs: int, profile: bool) -> None:
+        """Opens TensorBoard's files.
 
         Args:
-            logs: TensorBoard's folder, or None on workers beside the chief, which only log.
+            logs: TensorBoard's folders, paths or what else TensorFlow can write to. The first is the run's own;
+                others that cannot be written are given up with a warning. Empty on workers beside the chief, which
+                only log.
             num_epochs: Upper bound, for the time left.
-            profile: Whether to trace one call of the compiled loop for TensorBoard's profiler.
+            profile: Whether to trace one call of the compiled loop for TensorBoard's profiler, in the first folder.
         """
-        self._logs = logs
+        self._logs = logs[0] if logs else None
         self._num_epochs = num_epochs
-        self._profile = profile and logs is not None
-        self._writer = tf.summary.create_file_writer(str(logs)) if logs is not None else None
+        self._profile = profile and bool(logs)
+        self._writers: dict[str, Any] = {}
+        for folder in logs:
+            with self._giving_up(folder):
+                self._writers[folder] = tf.summary.create_file_writer(folder)
         self._last_line = time.perf_counter()
         self._step_times_ms: list[float] = []
         self._before = EpochProgress()
@@ -67,19 +71,20 @@ class Reporter:
             entry["epoch"], self._num_epochs, entry["loss"], quality, entry["examples_per_s"] / 1e6, remark,
         )  # fmt: skip
         self.write(entry)
-        if self._writer is not None:
-            with self._writer.as_default():
-                tf.summary.histogram("step_time_ms", self._step_times_ms, step=entry["epoch"])
-                self._writer.flush()
+        self._with_each_writer(lambda: tf.summary.histogram("step_time_ms", self._step_times_ms, step=entry["epoch"]))
+        for folder, writer in list(self._writers.items()):
+            with self._giving_up(folder):
+                writer.flush()
 
     def write(self, entry: Mapping[str, Any]) -> None:
         """Writes an epoch's figures for TensorBoard alone."""
-        if self._writer is None:
-            return
-        with self._writer.as_default():
+
+        def write_scalars() -> None:
             for name in _SCALARS:
                 if name in entry:
                     tf.summary.scalar(name, entry[name], step=entry["epoch"])
+
+        self._with_each_writer(write_scalars)
 
     @contextmanager
     def profiling(self) -> Iterator[None]:
@@ -88,16 +93,36 @@ class Reporter:
             yield
             return
         self._profile = False
-        tf.profiler.experimental.start(str(self._logs))
+        tf.profiler.experimental.start(self._logs)
         try:
             yield
         finally:
             tf.profiler.experimental.stop()
 
     def close(self) -> None:
-        """Closes TensorBoard's file."""
-        if self._writer is not None:
-            self._writer.close()
+        """Closes TensorBoard's files."""
+        for folder, writer in list(self._writers.items()):
+            with self._giving_up(folder):
+                writer.close()
+
+    def _with_each_writer(self, write: Callable[[], None]) -> None:
+        for folder, writer in list(self._writers.items()):
+            with self._giving_up(folder), writer.as_default():
+                write()
+
+    @contextmanager
+    def _giving_up(self, folder: str) -> Iterator[None]:
+        """Goes on without a folder that cannot be written, unless it is the run's own: training matters more."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if folder == self._logs:
+                raise
+            self._writers.pop(folder, None)
+            _LOG.warning(
+                "TensorBoard's files cannot be written to %s (%s): training goes on, the model's folder has them",
+                folder, type(error).__name__,
+            )  # fmt: skip
 
 
 def _duration(seconds: float) -> str:

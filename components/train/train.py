@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,8 @@ _NOT_IDENTITY = (
     "strategy", "num_epochs", "early_stopping_patience", "device_data_limit_mb", "steps_per_loop",
     "checkpoint_every_steps", "max_checkpoints", "profile",
 )  # fmt: skip
+# Where a platform wants TensorBoard's files, to show them while training goes on: a path or a gs:// address.
+_PLATFORM_LOGS = "AIP_TENSORBOARD_LOG_DIR"
 
 
 def train(config: TrainConfig, examples: Path, output: Path, checkpoint_dir: Path | None) -> None:
@@ -75,13 +77,13 @@ def train(config: TrainConfig, examples: Path, output: Path, checkpoint_dir: Pat
             return
         run = _Run(config, examples, manifest, placement, folder)
         if not placement.is_chief:
-            run.fit(None, stop, started)
+            run.fit([], stop, started)
             return
         if _is_trained(output, config, manifest):
             _LOG.info("%s holds this very model: nothing to train", output)
             return
         with writing_artifact(output) as partial, _explaining_full_disks(output, folder):
-            outcomes, loop = run.fit(partial / "tensorboard", stop, started)
+            outcomes, loop = run.fit([str(partial / "tensorboard"), *_platform_logs()], stop, started)
             run.export(partial, outcomes[-1], loop)
             training = run.describe(outcomes, loop) | {"duration_s": time.perf_counter() - started}
             (partial / "training.json").write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
@@ -96,6 +98,12 @@ def _check_places(output: Path, checkpoint_dir: Path | None) -> None:
             f"--checkpoint-dir {checkpoint_dir} lies in --output {output}, which has to be empty until the model is "
             "written: choose a folder beside it."
         )
+
+
+def _platform_logs() -> list[str]:
+    """Returns where TensorBoard's files go beside the model's folder: nowhere, or to one place."""
+    place = os.environ.get(_PLATFORM_LOGS, "").rstrip("/")
+    return [place] if place else []
 
 
 def _is_trained(output: Path, config: TrainConfig, examples_manifest: Manifest) -> bool:
@@ -116,8 +124,8 @@ class _Run:
     placement: Placement
     checkpoints_folder: Path
 
-    def fit(self, logs: Path | None, stop: StopRequested, started: float) -> tuple[list[Outcome], TrainingLoop]:
-        """Trains every phase; returns what they came to and the last one's loop."""
+    def fit(self, logs: Sequence[str], stop: StopRequested, started: float) -> tuple[list[Outcome], TrainingLoop]:
+        """Trains every phase, with TensorBoard's files in `logs`; returns what they came to and the last one's loop."""
         data = load_training_data(self.examples, self.manifest, self.config)
         outcomes: list[Outcome] = []
         for phase in plan_phases(self.config, data.num_users, data.num_items):
@@ -134,7 +142,8 @@ class _Run:
                 "%s compiled after %.1f s; %d steps an epoch",
                 phase.name, time.perf_counter() - started, loop.steps_per_epoch,
             )  # fmt: skip
-            reporter = Reporter(logs / phase.name if logs else None, phase.num_epochs, self.config.profile)
+            folders = [f"{place}/{phase.name}" for place in logs]
+            reporter = Reporter(folders, phase.num_epochs, self.config.profile)
             epochs = Epochs(self.config, data, loop, checkpoints, reporter, stop)
             try:
                 outcomes.append(epochs.run(phase.num_epochs))

@@ -93,6 +93,28 @@ def test_the_jobs_strategy_is_not_the_steps(compile_on: Any) -> None:
     assert step["args"][-1] == "train"
 
 
+def test_a_job_with_a_tensorboard_has_a_folder_of_its_own_for_its_logs(compile_on: Any) -> None:
+    """Vertex AI derives AIP_TENSORBOARD_LOG_DIR from it; in a folder of several jobs it would show them all as one."""
+    placement = dataclasses.replace(
+        Placement.on("vertex-gpu"),
+        service_account="neumf-train@p.iam.gserviceaccount.com",
+        tensorboard="projects/p/locations/europe-west4/tensorboards/42",
+    )
+    payloads = {}
+    for name, placed in (("with", placement), ("without", Placement.on("vertex-gpu"))):
+        document = compile_on(placed)
+        executor = document["deploymentSpec"]["executors"]["exec-train"]["container"]
+        (text,) = [argument for argument in executor["args"] if "job_spec" in argument]
+        # Numbers, lists and truth values stand there without quotes.
+        payloads[name] = json.loads(re.sub(r": (\{\{\$[^}]*\}\})", r': "\1"', text))["job_spec"]
+        payloads[name]["default"] = train_defaults(document)["base_output_directory"]
+    folder = payloads["with"]["base_output_directory"]["output_uri_prefix"]
+    assert folder.startswith("{{$.pipeline_root}}/")
+    assert {"{{$.pipeline_job_uuid}}", "{{$.pipeline_task_uuid}}"} <= set(re.findall(r"\{\{.*?\}\}", folder))
+    assert "base_output_directory" in payloads["without"]["base_output_directory"]["output_uri_prefix"]
+    assert payloads["without"]["default"] == ""
+
+
 def test_a_tpu_v5e_has_a_topology_and_no_accelerator_fields(compile_on: Any) -> None:
     (chief,) = train_defaults(compile_on(Placement.on("vertex-tpu")))["worker_pool_specs"]
     assert chief["machine_spec"] == {"machine_type": "ct5lp-hightpu-4t", "tpu_topology": "2x2"}

@@ -52,8 +52,9 @@ def free_address() -> str:
         return f"127.0.0.1:{listening.getsockname()[1]}"
 
 
-def environment(addresses: list[str], index: int) -> dict[str, str]:
-    own = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+def environment(addresses: list[str], index: int, logs: Path) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    own = {**os.environ, "PATH": path, "AIP_TENSORBOARD_LOG_DIR": f"{logs}/"}
     if len(addresses) == 1:
         return own  # Vertex AI sets neither for one replica
     config, spec = (
@@ -85,7 +86,9 @@ def test_the_jobs_containers_train(target: str, num_machines: int, smoke_run: Ru
         assert command != words
         with (tmp_path / f"{index}.log").open("wb") as log:
             processes.append(
-                subprocess.Popen(command, env=environment(addresses, index), stdout=log, stderr=log, cwd=tmp_path)
+                subprocess.Popen(
+                    command, env=environment(addresses, index, tmp_path / "logs"), stdout=log, stderr=log, cwd=tmp_path
+                )
             )
     statuses = [process.wait(240) for process in processes]
     logs = "\n".join((tmp_path / f"{index}.log").read_text() for index in range(num_machines))
@@ -93,5 +96,7 @@ def test_the_jobs_containers_train(target: str, num_machines: int, smoke_run: Ru
     training = json.loads((tmp_path / "model/training.json").read_text())
     assert training["num_replicas"] == num_machines
     assert (tmp_path / "model/manifest.json").is_file()
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["neumf"]
+    assert len(list((tmp_path / "logs/neumf").iterdir())) == 1, "the chief alone writes TensorBoard's files"
     output = json.loads((tmp_path / "executor_output.json").read_text())
     assert output["artifacts"]["model"]["artifacts"][0]["uri"] == str(tmp_path / "model")

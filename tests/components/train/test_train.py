@@ -302,3 +302,32 @@ def test_tensorboard_has_a_point_for_each_epoch(finished: Path) -> None:
         assert points[0].wall_time == pytest.approx(written_at, abs=3600)
         values = [tf.make_ndarray(point.tensor_proto) for point in points]
         np.testing.assert_allclose(values, [entry[name] for entry in history], rtol=1e-6)
+
+
+def test_tensorboards_files_are_also_where_the_platform_looks(
+    make_config: Make, examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorFlow's file system in memory stands in for a bucket: its places are no paths either."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    monkeypatch.setenv("AIP_TENSORBOARD_LOG_DIR", "ram://bucket/logs/")
+    train(make_config(num_epochs=2, pretraining_epochs=1), examples, tmp_path / "model", None)
+    for phase, epochs in (("gmf", [1]), ("mlp", [1]), ("neumf", [1, 2])):
+        assert len(list((tmp_path / "model/tensorboard" / phase).glob("events*"))) == 1
+        (place,) = tf.io.gfile.glob(f"ram://bucket/logs/{phase}/events*")
+        tf.io.gfile.copy(place, str(tmp_path / phase))
+        events = EventFileLoader(str(tmp_path / phase)).Load()
+        steps = [(value.tag, event.step) for event in events for value in event.summary.value]
+        for name in ("loss", "step_time_ms"):
+            assert [step for tag, step in steps if tag == name] == epochs
+
+
+def test_a_platform_that_takes_no_files_does_not_end_training(
+    make_config: Make, examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("AIP_TENSORBOARD_LOG_DIR", f"{tmp_path}/file/logs")
+    with caplog.at_level("WARNING", "components"):
+        train(make_config(num_epochs=1), examples, tmp_path / "model", None)
+    assert f"TensorBoard's files cannot be written to {tmp_path}/file/logs/neumf (" in caplog.text
+    assert list((tmp_path / "model/tensorboard/neumf").glob("events*"))
