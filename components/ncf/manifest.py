@@ -1,7 +1,8 @@
 """Artifact folders: written beside their place, described by a manifest that comes last, then renamed.
 
 A folder that holds `manifest.json` is complete. A killed step leaves at most a hidden `.<name>.partial` sibling (or
-`.partial` inside a folder that is a disk of its own), which the next attempt removes.
+`.partial` inside a folder that is a disk of its own) and, where a folder cannot be renamed, some of its files at the
+artifact's place; the next attempt removes both.
 """
 
 import errno
@@ -11,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from components.ncf.errors import InputError
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
+# Lists, in a partial folder, the files that are being moved to the artifact's place one by one.
+_MOVING_NAME = ".moving"
 _HASH_BLOCK_BYTES = 1 << 20
 
 Manifest = dict[str, Any]
@@ -38,6 +41,9 @@ def writing_artifact(path: Path) -> Iterator[Path]:
         # Beside what a link points to, or else the files could not be renamed.
         place = path.resolve()
         partial = _partial_of(place)
+        if partial.is_dir():
+            os.close(_lock(partial, path))
+            _take_back(partial, place)
         if place.exists() and (not place.is_dir() or any(found != partial for found in place.iterdir())):
             raise InputError(f"The output {path} already exists and is not empty: remove it or choose another folder.")
         lock = _start(partial, path)
@@ -48,7 +54,9 @@ def writing_artifact(path: Path) -> Iterator[Path]:
                 raise AssertionError(f"{partial} was left without {MANIFEST_NAME}")
             _publish(partial, place)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with suppress(OSError):
+            _take_back(partial, place)
+            shutil.rmtree(partial, ignore_errors=True)
         os.close(lock)
 
 
@@ -150,8 +158,6 @@ def _start(partial: Path, path: Path) -> int:
     Returns:
         What locks it until it is closed; the system does that for a process that is killed.
     """
-    if partial.is_dir():
-        os.close(_lock(partial, path))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     return _lock(partial, path)
@@ -187,7 +193,29 @@ def _publish(partial: Path, path: Path) -> None:
         # Object stores mounted as folders refuse to rename a folder: move the files, the manifest last.
         path.mkdir(parents=True, exist_ok=True)
         files = sorted(p for p in partial.rglob("*") if p.is_file())
-        for source in sorted(files, key=lambda p: p == partial / MANIFEST_NAME):
-            target = path / source.relative_to(partial)
+        names = [source.relative_to(partial).as_posix() for source in files]
+        (partial / _MOVING_NAME).write_text(json.dumps(names), encoding="utf-8")
+        for name in sorted(names, key=lambda name: name == MANIFEST_NAME):
+            target = path / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            source.replace(target)
+            (partial / name).replace(target)
+
+
+def _take_back(partial: Path, place: Path) -> None:
+    """Removes what an attempt has moved to its place that did not come as far as the manifest; nothing else there.
+
+    Raises:
+        OSError: A file cannot be removed.
+    """
+    if (place / MANIFEST_NAME).exists():
+        return
+    try:
+        names = json.loads((partial / _MOVING_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # none was moved yet
+    for name in names:
+        (place / name).unlink(missing_ok=True)
+    folders = {folder for name in names for folder in Path(name).parents if folder != Path()}
+    for folder in sorted(folders, reverse=True):
+        with suppress(OSError):
+            (place / folder).rmdir()

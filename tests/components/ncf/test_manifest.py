@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,39 @@ def write(path: Path) -> None:
         (partial / "below").mkdir()
         (partial / "below" / "data").write_text("data")
         write_manifest(partial, "test", {})
+
+
+# An object store mounted as a folder: folders are not renamed, and the process is killed after some files.
+ON_OBJECT_STORE = """
+import os, signal, sys
+from pathlib import Path
+from components.ncf.manifest import write_manifest, writing_artifact
+
+def refuse(source, target):
+    raise OSError(95, "Operation not supported", str(source))
+
+def replace(source, target, replace=Path.replace):
+    global num_moved
+    if num_moved == num_before_end:
+        if end == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise OSError(5, "Input/output error", str(source))
+    num_moved += 1
+    return replace(source, target)
+
+Path.rename, Path.replace = refuse, replace
+place, end, num_before_end, num_moved = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), 0
+with writing_artifact(place) as partial:
+    (partial / "below/deep").mkdir(parents=True)
+    for name in sys.argv[4:]:
+        (partial / name).write_text(name)
+    write_manifest(partial, "test", {})
+"""
+
+
+def write_on_object_store(path: Path, end: str, num_before_end: int, *names: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", ON_OBJECT_STORE, str(path), end, str(num_before_end), *names]
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 def files_of(path: Path) -> list[str]:
@@ -93,3 +128,34 @@ def test_what_a_killed_attempt_left_is_cleared(tmp_path: Path) -> None:
     (tmp_path / ".examples.partial" / "old").write_text("old")
     write(tmp_path / "examples")
     assert files_of(tmp_path) == ["examples/below/data", "examples/manifest.json"]
+
+
+@pytest.mark.parametrize("num_moved", [0, 1, 2, 3])
+def test_a_job_killed_between_the_files_of_its_output_writes_it_when_it_is_started_again(
+    tmp_path: Path, num_moved: int
+) -> None:
+    place = tmp_path / "model"
+    killed = write_on_object_store(place, "kill", num_moved, "below/deep/a", "below/b", "old")
+    assert killed.returncode == -signal.SIGKILL
+    assert len(files_of(place)) == num_moved
+    assert "manifest.json" not in files_of(place)
+    again = write_on_object_store(place, "kill", 4, "below/deep/a", "below/b", "new")
+    assert again.returncode == 0, again.stderr
+    assert files_of(tmp_path) == [f"model/{name}" for name in ("below/b", "below/deep/a", "manifest.json", "new")]
+
+
+def test_what_others_put_beside_the_files_of_a_killed_job_stays(tmp_path: Path) -> None:
+    place = tmp_path / "model"
+    write_on_object_store(place, "kill", 2, "below/b", "c", "d")
+    (place / "below/mine").write_text("mine")
+    with pytest.raises(InputError, match="already exists and is not empty"):
+        write(place)
+    assert files_of(place) == ["below/mine"]
+    assert (place / "below/mine").read_text() == "mine"
+
+
+def test_an_output_whose_files_cannot_all_be_moved_is_taken_back(tmp_path: Path) -> None:
+    failed = write_on_object_store(tmp_path / "model", "fail", 2, "below/b", "c")
+    assert "components.ncf.errors.InputError" in failed.stderr
+    assert "failed: Input/output error." in failed.stderr
+    assert files_of(tmp_path) == []

@@ -237,6 +237,43 @@ def test_a_job_that_is_started_again_after_its_end_leaves_the_model_as_it_is(
         train(make_config(num_epochs=4), examples, finished / "model", finished / "checkpoints")
 
 
+@pytest.mark.slow
+def test_a_job_killed_while_its_model_is_moved_to_its_place_ends_with_that_model(
+    examples: Path, tmp_path: Path
+) -> None:
+    """Where a folder cannot be renamed, as in a bucket mounted as one, the model's files are moved one by one."""
+    on_mount = """
+import os, signal
+from pathlib import Path
+
+def refuse(source, target):
+    raise OSError(95, "Operation not supported", str(source))
+
+def replace(source, target, replace=Path.replace):
+    replace(source, target)
+    if Path(target).name == "saved_model.pb" and "RESTARTED" not in os.environ:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Path.rename, Path.replace = refuse, replace
+"""
+    command = command_of(examples, tmp_path / "model", "num_epochs=2")
+    command[2] = on_mount + command[2].replace("; ", "\n")
+    assert subprocess.run(command).returncode == -signal.SIGKILL
+    assert (tmp_path / "model/saved_model/saved_model.pb").is_file()
+    assert not (tmp_path / "model/manifest.json").exists()
+    again = subprocess.run(command, env={**os.environ, "RESTARTED": "1"}, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert "resumed after epoch 2" in again.stderr, "it trains nothing twice"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    subprocess.run(command_of(examples, tmp_path / "whole", "num_epochs=2"), check=True)
+    assert_same_model(tmp_path / "model", tmp_path / "whole")
+    names = [
+        sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and "events" not in path.name)
+        for folder in (tmp_path / "model", tmp_path / "whole")
+    ]
+    assert names[0] == names[1]
+
+
 def test_fewer_epochs_than_were_trained_are_refused(
     make_config: Make, examples: Path, finished: Path, tmp_path: Path
 ) -> None:
