@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from components.images import image_uri
 from components.ncf.errors import InputError
@@ -33,6 +34,8 @@ def placement_options(has_identity: bool) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         def with_placement(**parameters: Any) -> Any:
+            if parameters.get("template") is not None:
+                _refuse_beside_template(parameters["template"])
             if parameters["target"] is None:
                 parameters["target"] = "vertex-cpu" if parameters.get("backend") == "vertex" else "kfp"
             take = parameters.get if has_identity else parameters.pop
@@ -73,6 +76,23 @@ def read_image_digests(pairs: Iterable[str], file: Path | None) -> dict[str, str
                 f"--image-digests-file {file} cannot be read as a JSON object of image names and digests ({error})."
             ) from error
     return {**digests, **_pairs("--image-digest", pairs, "train=sha256:…")}
+
+
+def _refuse_beside_template(template: Path) -> None:
+    """Refuses what somebody gave that a compiled pipeline has decided already.
+
+    Raises:
+        InputError: Such an option was given.
+    """
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in _HARDWARE and source is not ParameterSource.DEFAULT:
+            flag = parameter.opts[0]
+            raise InputError(
+                f"{flag} is of no use with --template {template}, which was compiled for its place: leave it out, or "
+                f"compile again with {flag}."
+            )
 
 
 def _placement(

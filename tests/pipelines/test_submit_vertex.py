@@ -515,6 +515,14 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(vertex: Vertex, tem
         ((*ROOT, "--namespace", "films"), "--namespace is of use with --backend kfp alone"),
         ((*ROOT, "--preset", "smoke"), "--preset smoke is of no use with --template"),
         ((*ROOT, "--template", "nothing.yaml"), "--template nothing.yaml does not exist"),
+        ((*ROOT, "--target", "vertex-cpu"), "--target is of no use with --template "),
+        ((*ROOT, "--pool", "a100"), "leave it out, or compile again with --pool."),
+        ((*ROOT, "--spot"), "--spot is of no use"),
+        ((*ROOT, "--timeout-hours", "3"), "--timeout-hours is of no use"),
+        ((*ROOT, "--tensorboard", "projects/p/locations/l/tensorboards/1"), "--tensorboard is of no use"),
+        ((*ROOT, "--checkpoint-root", "gs://bucket/kept"), "--checkpoint-root is of no use"),
+        ((*ROOT, DIGESTS[0]), "--image-digest is of no use"),
+        ((*ROOT, "--dataflow", "project=p"), "--dataflow is of no use"),
     ],
 )
 def test_a_wrong_option_is_one_sentence(vertex: Vertex, template: Path, arguments: tuple[str, ...], words: str) -> None:
