@@ -20,9 +20,13 @@ revision=${REVISION:-$(from_checkout rev-parse HEAD)}
 origin=$(from_checkout config --get remote.origin.url | sed -e 's#//[^/@]*@#//#' -e '\#://#!s/.*/unknown/')
 source=${SOURCE:-$origin}
 
+# `neumf run --runner docker` compares it with its own code (pipelines/containers.py), for an image that is older.
+code=$(find components -type f -not -path '*/__pycache__/*' -not -path '*/.*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum)
+code=${code%% *}
+
 options=(--file images/Dockerfile --build-arg "SET=$set_name")
 if [[ -n ${BASE_IMAGE:-} ]]; then options+=(--build-arg "BASE_IMAGE=$BASE_IMAGE"); fi
-labels=(--build-arg "VERSION=$version" --build-arg "REVISION=$revision" --build-arg "SOURCE=$source")
+labels=(--build-arg "VERSION=$version" --build-arg "REVISION=$revision" --build-arg "SOURCE=$source" --build-arg "CODE=$code")
 
 if [[ -n ${CACHE_FROM:-} ]]; then
   # The dependencies are a stage of their own that the image only copies from: its layers are kept under a name of their own.

@@ -7,6 +7,7 @@ place of kfp's: it waits, reads to the end, and removes the container itself.
 
 import codecs
 import contextlib
+import hashlib
 import os
 import urllib.parse
 import urllib.request
@@ -14,13 +15,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import components
 from components.ncf.errors import InputError
+from components.ncf.manifest import file_digest
 
 # Settings that decide how numbers are computed or what is logged: a step in a container has those of the caller.
 _ENVIRONMENT_PREFIXES = ("OPENBLAS_", "OMP_", "TF_", "XLA_")
 # The pipeline's parameters that may name a file or folder of this machine.
 _READ = ("download_mirror", "download_titles", "evaluate_champion")
 _WRITTEN = "_checkpoint_dir"
+# What images/build.sh says of the steps' code in an image.
+CODE_LABEL = "neumf.code"
 
 
 def connect() -> Any:
@@ -42,21 +47,41 @@ def connect() -> Any:
 
 
 def require_images(engine: Any, names: Iterable[str]) -> None:
-    """Checks that the engine has the images.
+    """Checks that the engine has the images, made from the very code that runs here.
+
+    Other code may not know a parameter, or mean something else by it.
 
     Raises:
-        InputError: It lacks one.
+        InputError: It lacks one, or has an older or a newer one.
     """
     import docker
 
+    code = code_digest()
     for name in sorted(set(names)):
         try:
-            engine.images.get(name)
+            image = engine.images.get(name)
         except docker.errors.ImageNotFound:
             raise InputError(
                 f"--runner docker needs the image {name}, which this machine does not have: build it with `make "
                 "images`, or use --runner subprocess."
             ) from None
+        if image.labels.get(CODE_LABEL) != code:
+            raise InputError(
+                f"The image {name} was not made from the components as they are here, but from older or newer ones: "
+                "build it with `make images`, or use --runner subprocess."
+            )
+
+
+def code_digest() -> str:
+    """Returns the digest of the steps' files, as images/build.sh computes it: of what sha256sum says of them all."""
+    (root,) = map(Path, components.__path__)
+    paths = {path.relative_to(root.parent).as_posix(): path for path in root.rglob("*") if path.is_file()}
+    lines = [
+        f"{file_digest(path)}  {name}\n"
+        for name, path in sorted(paths.items())
+        if not any(part == "__pycache__" or part.startswith(".") for part in name.split("/"))
+    ]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def make_docker_runner(parameters: Mapping[str, Any]) -> Any:

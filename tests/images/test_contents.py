@@ -15,6 +15,7 @@ from components.images import image_uri
 from images.leaks import leaks_in
 from images.measure import added_layers
 from images.table import ROOT, Image
+from pipelines.containers import code_digest
 from tests.images.conftest import IN_CI
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("built")]
@@ -50,6 +51,7 @@ def test_an_image_says_what_it_is(engine: Any, image: Image) -> None:
     config = engine.images.get(image_uri(image.name)).attrs["Config"]
     labels = {name.removeprefix("org.opencontainers.image."): value for name, value in config["Labels"].items()}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert labels["neumf.code"] == code_digest(), "--runner docker would refuse it"
     assert (labels["title"], labels["version"]) == (f"neumf-{image.name}", project["version"])
     assert labels["licenses"] == project["license"]
     assert len(labels["revision"]) == 40 or labels["revision"] == "unknown"

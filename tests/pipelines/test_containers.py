@@ -1,0 +1,116 @@
+"""The images of `--runner docker`, asked of a server that answers as a Docker engine does."""
+
+import http.server
+import json
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from components.ncf.errors import InputError
+from images.table import ROOT
+from pipelines.containers import code_digest, connect, require_images
+
+LABELS: dict[str, dict[str, str] | None] = {}
+OTHER_CODE = "0" * 64
+
+
+class Engine(http.server.BaseHTTPRequestHandler):
+    """Knows the images of `LABELS`."""
+
+    def do_HEAD(self) -> None:
+        self._answer(200, None)
+
+    def do_GET(self) -> None:
+        inspected = re.fullmatch(r"/v[\d.]+/images/(.+)/json", self.path)
+        if self.path.endswith("/version"):
+            self._answer(200, {"ApiVersion": "1.43", "Version": "24.0.0"})
+        elif self.path.endswith("/_ping"):
+            self._answer(200, "OK")
+        elif inspected and inspected[1] in LABELS:
+            self._answer(
+                200, {"Id": "sha256:1", "RepoTags": [inspected[1]], "Config": {"Labels": LABELS[inspected[1]]}}
+            )
+        else:
+            self._answer(404, {"message": "No such image"})
+
+    def _answer(self, status: int, content: Any) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: Any) -> None: ...
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[docker.DockerClient]:
+    for name in ("DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Engine) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{server.server_address[1]}")
+        yield connect()
+        server.shutdown()
+    LABELS.clear()
+
+
+def label_of_build(tmp_path: Path) -> str:
+    """What images/build.sh asks of the docker client, for which a stand-in takes notes."""
+    client = tmp_path / "bin/docker"
+    client.parent.mkdir()
+    client.write_text('#!/bin/sh\necho "$@" >>"$NOTES"\n')
+    client.chmod(0o755)
+    environment = {"PATH": f"{client.parent}:{os.environ['PATH']}", "NOTES": str(tmp_path / "notes")}
+    subprocess.run([str(ROOT / "images/build.sh"), "download"], env=environment, check=True)
+    (code,) = re.findall(r"--build-arg CODE=(\w+) ", (tmp_path / "notes").read_text())
+    return str(code)
+
+
+def test_an_image_of_this_code_is_taken(engine: docker.DockerClient, tmp_path: Path) -> None:
+    LABELS["neumf-python/train:latest"] = {"neumf.code": label_of_build(tmp_path)}
+    require_images(engine, ["neumf-python/train:latest"])
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("labels", [None, {}, {"neumf.code": OTHER_CODE}], ids=["none", "older build", "other code"])
+def test_an_image_of_other_code_is_one_sentence(neumf: Any, tmp_path: Path, labels: dict[str, str] | None) -> None:
+    for name in ("download", "generate", "baseline", "train"):
+        LABELS[f"neumf-python/{name}:latest"] = {"neumf.code": code_digest()}
+    LABELS["neumf-python/train:latest"] = labels
+    result = neumf("run", "--preset", "smoke", "--runner", "docker", "--run-dir", tmp_path / "run")
+    assert result.returncode == 1
+    (sentence,) = result.stderr.splitlines()
+    assert sentence.startswith(
+        "error: The image neumf-python/train:latest was not made from the components as they are"
+    )
+    assert "`make images`" in sentence
+
+
+def test_an_image_that_is_not_there_is_named(engine: docker.DockerClient) -> None:
+    with pytest.raises(InputError, match="the image neumf-python/gone:latest, which this machine does not have"):
+        require_images(engine, ["neumf-python/gone:latest"])
+
+
+def test_every_file_of_the_steps_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for what Python and editors leave there."""
+    package = tmp_path / "components"
+    (package / "evaluate/templates").mkdir(parents=True)
+    (package / "evaluate/templates/report.css").write_text("p {}")
+    monkeypatch.setattr("components.__path__", [str(package)])
+    before = code_digest()
+    for name in ("__pycache__/a.pyc", ".hidden/x.py", "evaluate/.swap"):
+        (package / name).parent.mkdir(exist_ok=True)
+        (package / name).write_text("x")
+    assert code_digest() == before
+    (package / "evaluate/templates/report.css").write_text("p { }")
+    assert code_digest() != before
