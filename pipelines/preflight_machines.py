@@ -15,7 +15,7 @@ from pipelines.machines import (
     TPU_V5E,
 )
 from pipelines.placement import Placement
-from pipelines.worker_pools import Machine, WorkerPool
+from pipelines.worker_pools import POOLS, Machine, WorkerPool
 
 
 def check_machines(placement: Placement, region: str | None) -> Iterator[Finding]:
@@ -143,9 +143,15 @@ def _check_replicas(pool: WorkerPool) -> Iterator[Finding]:
     if pool.num_reduction_servers:
         yield warning(
             "reduction server",
-            "it is used only if the package google-reduction-server is in the image train-gpu, which this project's is "
-            "built without: add it, or use a pool without.",
+            f"the {pool.num_reduction_servers} machines only cost unless the image train-gpu has Google's package "
+            "google-reduction-server, which this project's is built without: name an image with it by --image-digest "
+            f"train-gpu=REFERENCE@sha256:…, or use {_without_reduction_servers(pool)}.",
         )
+
+
+def _without_reduction_servers(pool: WorkerPool) -> str:
+    alike = [p.name for p in POOLS.values() if (p.chief, p.num_workers) == (pool.chief, pool.num_workers)]
+    return next((f"the pool {name}" for name in alike if not POOLS[name].num_reduction_servers), "a pool without")
 
 
 def _check_scheduling(placement: Placement, pool: WorkerPool) -> Iterator[Finding]:

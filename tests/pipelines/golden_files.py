@@ -33,7 +33,7 @@ def placements() -> Iterator[tuple[str, Placement]]:
         "everything-chosen",
         Placement(
             target="vertex-multi-gpu",
-            pool=pool_of("vertex-multi-gpu", "a100-x8-x2"),
+            pool=pool_of("vertex-multi-gpu", "a100-x8-x2-reduction"),
             strategy="spot",
             max_wait_h=None,
             timeout_h=12,

@@ -125,7 +125,7 @@ def test_a_tpu_v5e_has_a_topology_and_no_accelerator_fields(compile_on: Any) -> 
 def test_pools_may_differ_and_stand_in_their_places(compile_on: Any) -> None:
     chief, workers, reducers = train_defaults(compile_on(everything_chosen()))["worker_pool_specs"]
     assert chief["machine_spec"]["accelerator_count"] == workers["machine_spec"]["accelerator_count"] == 8
-    assert [pool["replica_count"] for pool in (chief, workers, reducers)] == [1, 1, 2]
+    assert [pool["replica_count"] for pool in (chief, workers, reducers)] == [1, 1, 7]
     assert chief["container_spec"] == workers["container_spec"]
     assert "accelerator_type" not in reducers["machine_spec"]
     assert "command" not in reducers["container_spec"]

@@ -108,7 +108,7 @@ def test_flex_start_is_for_gpus_that_are_alike() -> None:
     assert errors(list(check_machines(placed("vertex-gpu", strategy="flex-start"), None))) == []
     (tpu,) = errors(list(check_machines(placed("vertex-tpu", strategy="flex-start"), None)))
     assert "TPU_V5_LITEPOD" in tpu
-    servers = placed("vertex-multi-gpu", "a100-x8-x2", strategy="flex-start")
+    servers = placed("vertex-multi-gpu", "a100-x8-x2-reduction", strategy="flex-start")
     assert any("alike" in message for message in errors(list(check_machines(servers, None))))
 
 
@@ -365,6 +365,24 @@ def test_the_size_of_somebodys_own_data_is_asked_for() -> None:
     assert data_size("synthetic:num_users=150,num_items=800") == DataSize(150, 800, 10_034)
     with pytest.raises(InputError, match="--num-items"):
         chosen_size(1, None, 2)
+
+
+def test_reduction_servers_are_a_choice_that_is_remarked_on() -> None:
+    assert not list(check_machines(placed("vertex-multi-gpu", "a100-x8-x2"), None))
+    (finding,) = check_machines(placed("vertex-multi-gpu", "a100-x8-x2-reduction"), None)
+    assert finding.severity == "warning"
+    assert "unless the image train-gpu has Google's package google-reduction-server" in finding.message
+    assert finding.message.endswith("or use the pool a100-x8-x2.")
+
+
+def test_reduction_servers_have_the_bandwidth_of_the_workers() -> None:
+    """Google's rule; its figures of the most that a machine sends, in Gbps."""
+    bandwidth = {"a2-highgpu-8g": 100, "n1-highcpu-16": 32}
+    for pool in POOLS.values():
+        if pool.reduction_server is not None:
+            workers = (1 + pool.num_workers) * bandwidth[pool.chief.machine_type]
+            one = bandwidth[pool.reduction_server.machine_type]
+            assert 0 <= pool.num_reduction_servers * one - workers < one
 
 
 def test_every_accelerator_of_a_pool_has_a_row() -> None:
