@@ -5,6 +5,7 @@
 #   TAG         "latest" if not set
 #   BASE_IMAGE  another base than the Dockerfile's: Debian bookworm with Python 3.11
 #   CACHE_FROM  a tag of the same registry whose layers may be used again; the layers of this build are then marked for reuse too
+#   TESTS       "false" leaves its tests out, as for an accelerator's image where a build has no accelerator
 #   VERSION, REVISION, SOURCE  what its labels say; the checkout's own if not set
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -34,5 +35,5 @@ if [[ -n ${CACHE_FROM:-} ]]; then
   options+=(--cache-from "$cached" --cache-from "$registry/$set_name:$CACHE_FROM" --build-arg BUILDKIT_INLINE_CACHE=1)
   docker build "${options[@]}" --target dependencies --tag "$cached" .
 fi
-docker build "${options[@]}" --target test --tag "$image-test" .
+if [[ ${TESTS:-true} != false ]]; then docker build "${options[@]}" --target test --tag "$image-test" .; fi
 docker build "${options[@]}" "${labels[@]}" --tag "$image" .

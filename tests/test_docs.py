@@ -4,6 +4,7 @@ The commands themselves are run elsewhere: the demo, a MovieLens set, a CSV file
 tests/pipelines and tests/components.
 """
 
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ from pathlib import Path
 import click
 import pytest
 
+from images.table import read_images
 from pipelines.cli import main
 from pipelines.parameters import check_parameters, resolve_parameters
+from pipelines.placement import IMAGES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -46,6 +49,32 @@ def test_a_documented_command_is_one_that_exists(page: str, command: str) -> Non
         dataset = parsed.params.get("dataset")
         overrides = [f"download.dataset={dataset}"] if dataset else []
         check_parameters(resolve_parameters(parsed.params["preset"], [*overrides, *parsed.params["overrides"]]))
+
+
+def documented_scripts() -> Iterator[tuple[str, str]]:
+    """Lines of shell blocks that run a script of images/, wherever in the line it stands."""
+    for page in PAGES:
+        for block in re.findall(r"```(?:bash|sh)\n(.*?)```", page.read_text(), flags=re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                if found := re.search(r"images/\w+\.sh[^;]*", line):
+                    yield page.name, found[0]
+
+
+@pytest.mark.parametrize(("page", "command"), list(documented_scripts()))
+def test_a_documented_script_is_there_and_takes_images_that_exist(page: str, command: str) -> None:
+    script, *words = shlex.split(command)
+    assert os.access(ROOT / script, os.X_OK), f"{page}: {command}"
+    if script == "images/push.sh":
+        digests, *words = words
+        assert digests.endswith(".json")
+    assert words
+    # A loop names them where it begins.
+    assert set(words) <= {*read_images(), "$name"}
+
+
+def test_what_is_pushed_for_an_accelerator_is_all_that_its_targets_run_in() -> None:
+    (pushed,) = (command for page, command in documented_scripts() if "push.sh" in command and page == "images.md")
+    assert set(shlex.split(pushed)[2:]) == set(IMAGES)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -64,20 +64,20 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[docker.DockerClient]:
     LABELS.clear()
 
 
-def label_of_build(tmp_path: Path) -> str:
+def asked_by_build(tmp_path: Path, **variables: str) -> list[str]:
     """What images/build.sh asks of the docker client, for which a stand-in takes notes."""
     client = tmp_path / "bin/docker"
-    client.parent.mkdir()
+    client.parent.mkdir(parents=True)
     client.write_text('#!/bin/sh\necho "$@" >>"$NOTES"\n')
     client.chmod(0o755)
-    environment = {"PATH": f"{client.parent}:{os.environ['PATH']}", "NOTES": str(tmp_path / "notes")}
+    environment = {"PATH": f"{client.parent}:{os.environ['PATH']}", "NOTES": str(tmp_path / "notes"), **variables}
     subprocess.run([str(ROOT / "images/build.sh"), "download"], env=environment, check=True)
-    (code,) = re.findall(r"--build-arg CODE=(\w+) ", (tmp_path / "notes").read_text())
-    return str(code)
+    return (tmp_path / "notes").read_text().splitlines()
 
 
 def test_an_image_of_this_code_is_taken(engine: docker.DockerClient, tmp_path: Path) -> None:
-    LABELS["neumf-python/train:latest"] = {"neumf.code": label_of_build(tmp_path)}
+    (code,) = re.findall(r"--build-arg CODE=(\w+) ", "\n".join(asked_by_build(tmp_path)))
+    LABELS["neumf-python/train:latest"] = {"neumf.code": code}
     require_images(engine, ["neumf-python/train:latest"])
 
 
@@ -114,3 +114,9 @@ def test_every_file_of_the_steps_counts(tmp_path: Path, monkeypatch: pytest.Monk
     assert code_digest() == before
     (package / "evaluate/templates/report.css").write_text("p { }")
     assert code_digest() != before
+
+
+def test_an_image_is_built_after_its_tests_or_without_them(tmp_path: Path) -> None:
+    tested, untested = (asked_by_build(tmp_path / tests, TESTS=tests) for tests in ("true", "false"))
+    assert [" --target test " in command for command in tested] == [True, False]
+    assert untested == tested[1:]
