@@ -107,7 +107,7 @@ def _step_mistake(step: str, values: Mapping[str, Any]) -> str | None:
 
 def _gate_mistakes(parameters: Mapping[str, Mapping[str, Any]], available: set[str]) -> Iterator[str]:
     """Finds before hours of training what the gate would find after them."""
-    from components.gate.config import check_cutoff
+    from components.gate.config import cutoff_mistake
     from components.generate.protocols import SAMPLED_PROTOCOLS
 
     gate = parameters["gate"]
@@ -117,9 +117,11 @@ def _gate_mistakes(parameters: Mapping[str, Mapping[str, Any]], available: set[s
             f"gate.protocol {gate['protocol']!r} is not evaluated, only {', '.join(sorted(evaluated))}: name one of "
             "them."
         )
-    decides = gate["protocol"] or (parameters["evaluate"]["protocols"] or parameters["generate"]["protocols"])[0]
+    in_order = [gate["protocol"], *parameters["evaluate"]["protocols"], *parameters["generate"]["protocols"]]
+    decides = next(filter(None, in_order), "")
     if decides in SAMPLED_PROTOCOLS:
-        check_cutoff(gate["metric"], decides, SAMPLED_PROTOCOLS[decides].num_candidates)
+        mistake = cutoff_mistake(gate["metric"], decides, SAMPLED_PROTOCOLS[decides].num_candidates)
+        yield from [mistake] if mistake is not None else []
     unknown = [name for name in gate["must_beat"] if name not in ("popularity", "als")]
     if unknown:
         yield f"gate.must_beat names {unknown[0]!r}: the baselines are popularity and als."

@@ -60,20 +60,19 @@ class GateConfig:
         return {**asdict(self), "must_beat": list(self.must_beat)}
 
 
-def check_cutoff(metric: str, protocol: str, num_candidates: int | None) -> None:
-    """Refuses a hit rate that is 1 whatever the model.
+def cutoff_mistake(metric: str, protocol: str, num_candidates: int | None) -> str | None:
+    """Returns a sentence where a metric is 1 whatever the model, so that nothing can be decided by it.
 
     Args:
-        metric: As in the configuration.
-        protocol: The one that decides, for the message.
+        metric: Any text; what is no metric at all is not this function's matter.
+        protocol: The one that decides, for the sentence.
         num_candidates: The most items that anybody's held-out item is ranked against; None where it is not known.
-
-    Raises:
-        InputError: Everybody's held-out item is among the first K.
     """
     name, _, cutoff = metric.partition("@")
-    if num_candidates is not None and name in ("hr", "recall") and int(cutoff) > num_candidates:
-        raise InputError(
-            f"gate.metric {metric} is 1 for every model under {protocol}, which ranks the held-out item among at most "
-            f"{num_candidates} others: choose a K of at most {num_candidates}."
-        )
+    is_rate = name in ("hr", "recall") and cutoff.isdecimal()
+    if num_candidates is None or not is_rate or int(cutoff) <= num_candidates:
+        return None
+    return (
+        f"gate.metric {metric} is 1 for every model under {protocol}, which ranks the held-out item among at most "
+        f"{num_candidates} others: choose a K of at most {num_candidates}."
+    )

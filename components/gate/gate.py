@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from components.gate.config import GateConfig, check_cutoff
+from components.gate.config import GateConfig, cutoff_mistake
 from components.ncf.errors import InputError
 from components.ncf.manifest import Manifest, read_manifest, write_manifest, writing_artifact
 from components.ncf.paired import PairedDifference, paired_bootstrap
@@ -116,7 +116,9 @@ def gate(config: GateConfig, evaluation: Path, output: Path) -> Decision:
     manifest = read_manifest(evaluation, "evaluation")
     protocol = config.protocol or manifest["protocols"][0]
     _check_names(config, protocol, evaluation, manifest)
-    check_cutoff(config.metric, protocol, manifest.get("num_candidates", {}).get(protocol))
+    mistake = cutoff_mistake(config.metric, protocol, manifest.get("num_candidates", {}).get(protocol))
+    if mistake is not None:
+        raise InputError(mistake)
     _check_champion(manifest)
     with writing_artifact(output) as partial:
         values = _read_values(config, protocol, evaluation, manifest)

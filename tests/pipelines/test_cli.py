@@ -87,6 +87,7 @@ def test_a_wrong_override_is_one_sentence(override: str, words: list[str]) -> No
         ("gate.must_beat=svd", r"gate\.must_beat names 'svd'"),
         ("gate.protocol=fixed-99", r"gate\.protocol 'fixed-99' is not evaluated, only .*loo-full"),
         ("gate.metric=hr@100", r"gate\.metric hr@100 is 1 for every model under loo-99"),
+        ("gate.metric=hr@many", r"gate\.metric is 'hr@many'"),
         ("train.checkpoint_dir=gs://bucket/folder", r"train\.checkpoint_dir gs://bucket/folder is no folder"),
     ],
 )
