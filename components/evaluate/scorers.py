@@ -18,19 +18,26 @@ from components.ncf.manifest import MANIFEST_NAME, Manifest
 
 
 class PopularityScorer:
-    """Gives every user the same scores: how often an item was interacted with."""
+    """Gives every user the same scores: the order of the items by how often they were interacted with.
+
+    Items with the same count are in a random order. Left as ties, which count against what is ranked, they would put
+    popularity below chance where many items are rare, and any model with real-valued scores would beat it.
+    """
 
     def __init__(self, num_interactions: NDArray[np.int64]) -> None:
         """Takes the counts, int64 [num_items]."""
-        self._counts = num_interactions.astype(np.float32)
+        num_items = len(num_interactions)
+        order = np.lexsort((np.random.default_rng(0).permutation(num_items), num_interactions))
+        self._places = np.empty(num_items, np.float32)
+        self._places[order] = np.arange(num_items)
 
     def score_candidates(self, _users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.float32]:
         """See `Scorer`."""
-        return self._counts[items]
+        return self._places[items]
 
     def score_catalogue(self, users: NDArray[np.int32]) -> NDArray[np.float32]:
         """See `Scorer`."""
-        return np.broadcast_to(self._counts, (len(users), len(self._counts)))
+        return np.broadcast_to(self._places, (len(users), len(self._places)))
 
 
 def load_factors(baseline: Path) -> Factorization:
