@@ -23,6 +23,8 @@ _ROUNDING = 1e-9
 _NUM_DECIMALS = 4
 # With so many, numbers that differ by more than the rounding differ in print.
 _MAX_DECIMALS = 9
+# Of users whom two systems serve differently. With fewer, chance alone puts them all on one side more often than the
+# interval says: 1 in 32 for five.
 _LEAST_DIFFERENT = 6
 
 
@@ -60,9 +62,12 @@ class Check:
             return f"its {self.value:.{n}f} {verb} the threshold of {self.needed:.{n}f}"
         verb = "beats" if self.passed else "does not clearly beat"
         margin = f" by more than {self.needed:.{n}f}" if self.needed else ""
+        too_few = (
+            f", from {paired.num_different} users whom the two serve differently, of {_LEAST_DIFFERENT} that it takes"
+        )
         return (
             f"it {verb} {self.name} ({self.value:.{n}f}){margin}: {paired.difference:+.{n}f}, "
-            f"{paired.low:+.{n}f} to {paired.high:+.{n}f}"
+            f"{paired.low:+.{n}f} to {paired.high:+.{n}f}{too_few if paired.num_different < _LEAST_DIFFERENT else ''}"
         )
 
 
@@ -161,7 +166,6 @@ def decide(config: GateConfig, protocol: str, values: dict[str, NDArray[np.float
         margins[_CHAMPION] = config.margin
     for name, margin in margins.items():
         paired = paired_bootstrap(model, values[name], config.num_bootstrap_samples, config.seed, config.confidence)
-        # With fewer, chance alone puts them all on one side more often than the interval says: 1 in 32 for five.
         passed = paired.low > margin + _ROUNDING and paired.num_different >= _LEAST_DIFFERENT
         checks.append(Check(name, passed, margin, float(values[name].mean()), paired))
     promoted = all(check.passed for check in checks)
