@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from components.baseline.als import Positives, fit, library_name
 from components.baseline.config import BaselineConfig, Setting
-from components.ncf.examples import Candidates, read_candidates, read_positives
+from components.ncf.examples import Candidates, read_candidates, read_positives, read_table
 from components.ncf.factorization import Factorization
 from components.ncf.manifest import Manifest, read_manifest, write_manifest, writing_artifact
 from components.ncf.metrics import hit_rate_at_k, ndcg_at_k
@@ -128,5 +128,5 @@ def _read_positives(examples: Path, manifest: Manifest) -> Positives:
 
 def _read_validation_items(examples: Path) -> NDArray[np.int32]:
     """Returns int32 [num_users], in the order of the dense users."""
-    items: NDArray[np.int32] = pq.read_table(examples / "held_out.parquet")["validation_item_id"].to_numpy()
+    items: NDArray[np.int32] = read_table(examples, "held_out", pq.read_table)["validation_item_id"].to_numpy()
     return items.astype(np.int32)

@@ -52,8 +52,11 @@ class EvaluateConfig:
                 f"evaluate.protocols {list(self.protocols)} must be different ones of {', '.join(PROTOCOLS)}, or none "
                 "for all that there are candidates for."
             )
-        if self.num_bootstrap_samples < 1:
-            raise InputError(f"evaluate.num_bootstrap_samples is {self.num_bootstrap_samples}: it must be at least 1.")
+        if self.num_bootstrap_samples < 100:
+            raise InputError(
+                f"evaluate.num_bootstrap_samples is {self.num_bootstrap_samples}: it must be at least 100, or the "
+                "interval is chance."
+            )
         if self.num_example_users < 0:
             raise InputError(f"evaluate.num_example_users is {self.num_example_users}: it must not be negative.")
         if not 0 <= self.seed < 2**63:

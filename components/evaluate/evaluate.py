@@ -34,7 +34,7 @@ from components.evaluate.scorers import (
 )
 from components.evaluate.summary import render_summary
 from components.ncf.errors import InputError
-from components.ncf.examples import read_candidates, read_seen_items
+from components.ncf.examples import read_candidates, read_seen_items, read_table
 from components.ncf.manifest import Manifest, read_manifest, write_manifest, writing_artifact
 from components.ncf.ranking import Scorer
 from components.scoring.saved_model import ModelScorer
@@ -69,7 +69,7 @@ def evaluate(
     fitted = None if baseline is None else read_manifest(baseline, "baseline")
     protocols = _protocols(config, examples_manifest)
     with writing_artifact(output) as partial, _champion(config, model, model_manifest) as champion:
-        tables = {name: pq.read_table(examples / f"{name}.parquet") for name in _TABLES}
+        tables = {name: read_table(examples, name, pq.read_table) for name in _TABLES}
         systems: dict[str, Scorer] = {
             MODEL: ModelScorer(model),
             POPULARITY: PopularityScorer(_train_counts(tables, model_manifest)),

@@ -1,10 +1,10 @@
 """Reads the record files of an `examples` folder into arrays, each checked against its sha256 in the manifest."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from components.ncf.errors import InputError
 from components.ncf.interactions import ItemLists
 from components.ncf.manifest import Manifest, file_digest
 from components.ncf.records import read_example_at, read_examples, record_places
+
+Table = TypeVar("Table")
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,25 @@ def read_positives(
                 raise InputError(f"The positives in {folder} have no feature {name}: run generate again.")
             parts.append(example[name].astype(np.int32))
     return {name: np.concatenate(parts) for name, parts in blocks.items()}
+
+
+def read_table(folder: Path, name: str, read: Callable[[Path], Table]) -> Table:
+    """Reads one of the Parquet tables of an `examples` folder.
+
+    Args:
+        folder: The folder.
+        name: "users", "items" or "held_out".
+        read: Reads the file or the folder of files; raises `OSError` or `ValueError`, as pyarrow does.
+
+    Raises:
+        InputError: It is missing or damaged.
+    """
+    path = folder / f"{name}.parquet"
+    try:
+        return read(path)
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path} is missing or damaged ({reason}): generate the examples again.") from error
 
 
 def read_seen_items(folder: Path, manifest: Manifest, later_items: Sequence[NDArray[Any]]) -> ItemLists:

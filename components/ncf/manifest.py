@@ -116,6 +116,8 @@ def decode_manifest(read: Callable[[], bytes], folder: Path | str, kind: str) ->
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path} cannot be read ({reason}): run the step that writes it again.") from None
+    if not isinstance(manifest, dict):
+        raise InputError(f"{path} is no manifest: run the step that writes it again.")
     if manifest.get("kind") != kind:
         raise InputError(f"{folder} is a `{manifest.get('kind')}` folder where a `{kind}` folder is needed.")
     if manifest.get("format_version") != FORMAT_VERSION:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from components.ncf.errors import InputError
-from components.ncf.examples import read_seen_items
+from components.ncf.examples import read_seen_items, read_table
 from components.ncf.interactions import ItemLists, index_of
 from components.ncf.manifest import Manifest, file_digest, read_manifest, write_manifest, writing_artifact
 from components.ncf.ranking import best_items, for_each_block, num_processors, users_per_block
@@ -148,21 +148,21 @@ def _or_null(titles: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _whole_number(name: str) -> int:
-    """Returns an id as the data has it; what no id can be, -1 excepted, is none of its users."""
-    if not re.fullmatch(r"-?(0|[1-9]\d{0,18})", name):
+    """Returns an id as the data has it."""
+    if not re.fullmatch(r"-?(0|[1-9][0-9]{0,18})", name) or abs(int(name)) > _LARGEST_ID:
         raise InputError(
-            f"recommend.users names {name!r}, but the users of this data set are whole numbers of at most 19 digits: "
-            "mend it."
+            f"recommend.users names {name!r}, but the users of this data set are whole numbers of 64 bits, written "
+            "without leading zeros: mend it."
         )
-    return max(min(int(name), _LARGEST_ID), -_LARGEST_ID)
+    return int(name)
 
 
 def _read_catalogue(examples: Path, manifest: Manifest) -> _Catalogue:
-    held_out = pq.read_table(examples / "held_out.parquet")
+    held_out = read_table(examples, "held_out", pq.read_table)
     later = [held_out[name].to_numpy() for name in ("validation_item_id", "test_item_id")]
     seen = read_seen_items(examples, manifest, later)
-    table = pq.read_table(examples / "items.parquet")
-    raw_user_ids = pq.read_table(examples / "users.parquet")["raw_user_id"]
+    table = read_table(examples, "items", pq.read_table)
+    raw_user_ids = read_table(examples, "users", pq.read_table)["raw_user_id"]
     return _Catalogue(raw_user_ids, table["raw_item_id"], table["title"], seen)
 
 

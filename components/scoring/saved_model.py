@@ -30,7 +30,7 @@ class ModelScorer:
         try:
             loaded = tf.saved_model.load(str(place))
             candidates, catalogue = loaded.score_candidates, loaded.score_catalogue
-        except (OSError, ValueError, AttributeError, tf.errors.OpError) as error:
+        except (OSError, ValueError, AttributeError, IndexError, tf.errors.OpError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"{place} cannot be loaded ({reason}): train the model again.") from error
         self._loaded = loaded  # its variables live as long as it does

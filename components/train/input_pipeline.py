@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from components.ncf.counter_random import Stream, derive_key
 from components.ncf.errors import InputError
-from components.ncf.examples import Candidates, RecordIndex, read_candidates, read_positives
+from components.ncf.examples import Candidates, RecordIndex, read_candidates, read_positives, read_table
 from components.ncf.manifest import Manifest
 from components.ncf.permutation import shuffled_positions
 from components.train.config import TrainConfig
@@ -266,7 +266,7 @@ def load_training_data(examples: Path, manifest: Manifest, config: TrainConfig) 
 
 
 def _read_validation_items(examples: Path) -> Columns:
-    table = pq.read_table(examples / "held_out.parquet")
+    table = read_table(examples, "held_out", pq.read_table)
     return Columns(*(table[name].to_numpy().astype(np.int32) for name in ("user_id", "validation_item_id")))
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.ncf.examples import read_seen_items
+from components.ncf.examples import read_seen_items, read_table
 from components.ncf.interactions import ItemLists
 from components.ncf.manifest import Manifest
 from components.train.model import Architecture, neumf_catalogue_logits, neumf_logits
@@ -44,10 +44,10 @@ def read_catalogue(examples: Path, manifest: Manifest) -> Catalogue:
     Raises:
         InputError: A file is missing or damaged.
     """
-    held_out = pq.read_table(examples / "held_out.parquet")
+    held_out = read_table(examples, "held_out", pq.read_table)
     later = [held_out[name].to_numpy() for name in ("validation_item_id", "test_item_id")]
     raw_user_ids, raw_item_ids = (
-        pq.read_table(examples / f"{side}s.parquet")[f"raw_{side}_id"].to_numpy() for side in ("user", "item")
+        read_table(examples, f"{side}s", pq.read_table)[f"raw_{side}_id"].to_numpy() for side in ("user", "item")
     )
     return Catalogue(raw_user_ids, raw_item_ids, read_seen_items(examples, manifest, later))
 

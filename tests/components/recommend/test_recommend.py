@@ -1,5 +1,6 @@
 """Recommendations against the model's own serving signature and against a world whose best items are known."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -78,14 +79,14 @@ def test_named_users_are_recommended_to_in_order_and_an_unknown_one_gets_the_mos
 ) -> None:
     write_model(tmp_path / "model", examples)
     users = pq.read_table(examples / "users.parquet")["raw_user_id"].to_pylist()
-    config = RecommendConfig(3, (str(users[9]), "9987654321987654321", str(users[2])), 8)
+    config = RecommendConfig(3, (str(users[9]), "8987654321987654321", str(users[2])), 8)
     recommend(config, examples, tmp_path / "model", tmp_path / "recommendations")
     rows = [
         row
         for path in sorted((tmp_path / "recommendations/parquet").iterdir())
         for row in pq.read_table(path).to_pylist()
     ]
-    assert [row["raw_user_id"] for row in rows] == [users[9]] * 3 + [2**63 - 1] * 3 + [users[2]] * 3
+    assert [row["raw_user_id"] for row in rows] == [users[9]] * 3 + [8987654321987654321] * 3 + [users[2]] * 3
     assert [row["is_known_user"] for row in rows] == [True] * 3 + [False] * 3 + [True] * 3
     counts = np.zeros(read_manifest(examples, "examples")["num_items"], int)
     for had in items_had(examples):
@@ -123,3 +124,26 @@ def test_wrong_input_is_named_and_leaves_nothing(examples: Path, tmp_path: Path)
     ):
         with pytest.raises(InputError, match=words):
             RecommendConfig(number, users, shards)
+
+
+@pytest.mark.parametrize("user", ["9223372036854775808", "-9223372036854775808", "01", "1.0", "٣", ""])
+def test_what_no_integer_id_can_be_is_refused(examples: Path, tmp_path: Path, user: str) -> None:
+    write_model(tmp_path / "model", examples)
+    with pytest.raises(InputError, match="whole numbers of 64 bits"):
+        recommend(RecommendConfig(3, (user,), 1), examples, tmp_path / "model", tmp_path / "recommendations")
+
+
+@pytest.mark.parametrize("name", ["users", "items", "held_out"])
+@pytest.mark.parametrize("is_missing", [True, False])
+def test_damaged_tables_are_one_sentence(examples: Path, tmp_path: Path, name: str, is_missing: bool) -> None:
+    write_model(tmp_path / "model", examples)
+    copy = tmp_path / "examples"
+    shutil.copytree(examples, copy)
+    table = copy / f"{name}.parquet"
+    part = next(table.rglob("*.parquet")) if table.is_dir() else table
+    if is_missing:
+        shutil.rmtree(table) if table.is_dir() else table.unlink()
+    else:
+        part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(InputError, match=rf"{name}\.parquet is missing or damaged \(.*\): generate the examples again"):
+        recommend(RecommendConfig(3, (), 1), copy, tmp_path / "model", tmp_path / "recommendations")
