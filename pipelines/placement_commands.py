@@ -44,7 +44,8 @@ def compile_command(
 @placement_options(has_identity=False)
 @dataset_options(required=False)
 @preset_options
-@click.option("--region", help="Where Vertex AI is to run it, as us-central1.")
+@click.option("--region", "--location", "region", envvar="GOOGLE_CLOUD_REGION", metavar="REGION",
+              help="Where Vertex AI is to run it, as us-central1.")  # fmt: skip
 @click.option("--pipeline-root", metavar="gs://…", help="Where the run's artifacts go.")
 @click.option("--num-users", type=click.IntRange(min=1), help="Of your own data, for the estimate of memory.")
 @click.option("--num-items", type=click.IntRange(min=1), help="Of your own data.")

@@ -17,6 +17,7 @@ from pipelines.preflight_places import check_places
 from pipelines.worker_pools import WorkerPool
 
 _OFFICIAL_CANDIDATES = 1_000  # of loo-999-masked, one positive and 999 negatives
+IMAGE_TAG = "image tag"  # the subject of what caching alone makes an error
 _GB = 1e9
 _FULL, _NEARLY_FULL = 1.0, 0.8
 
@@ -223,7 +224,7 @@ def _check_images(placement: Placement) -> Iterator[Finding]:
     unpinned = [image for image in images if "@sha256:" not in image]
     if unpinned:
         yield error(
-            "image",
+            IMAGE_TAG,
             f"{', '.join(unpinned)} {'is' if len(unpinned) == 1 else 'are'} named by a tag, so that the cache would "
             "return what an older build made: give the digests with --image-digest or --image-digests-file.",
         )

@@ -22,6 +22,7 @@ from pipelines.data_digest import source_uri, stored_md5
 from pipelines.parameters import check_parameters, resolve_parameters
 from pipelines.placement import Placement
 from pipelines.places import places_on_this_machine
+from pipelines.preflight import IMAGE_TAG, Plan, check_plan
 from pipelines.presets import DEFAULT_PRESET, Parameters
 from pipelines.submit_options import SubmitOptions
 from pipelines.watch import RunState, check_outcome, follow
@@ -90,6 +91,8 @@ def _prepare(
         parameters = resolve_parameters(preset, overrides)
         check_parameters(parameters)
         _check_places(parameters)
+        if options.preflight:
+            _check_plan(Plan(placement, parameters, options.location, options.pipeline_root, None), console)
         _add_data_digest(options, parameters["download"], console)
         template = scratch / "neumf.yaml"
         compile_pipeline(placement, parameters, template)
@@ -115,6 +118,22 @@ def _prepare(
     values = {pipeline_parameter(step, name): parameters[step][name] for step, name in named}
     _check_known(spec, values)
     return options.template, values
+
+
+def _check_plan(plan: Plan, console: Console) -> None:
+    """Prints what may go wrong with what is compiled, and refuses what would.
+
+    Raises:
+        InputError: There are errors, of which it names all.
+    """
+    # A tag does no harm without caching, and is refused with it where the images of templates are too.
+    findings = [finding for finding in check_plan(plan) if finding.subject != IMAGE_TAG]
+    for finding in findings:
+        if finding.severity == "warning":
+            _say(console, f"warning: {finding.subject}: {finding.message}")
+    errors = [f"{finding.subject}: {finding.message}" for finding in findings if finding.severity == "error"]
+    if errors:
+        raise InputError(f"{' '.join(errors)} Change that, or give --no-preflight to submit it as it is.")
 
 
 def _check_known(spec: Mapping[str, Any], values: Mapping[str, Any]) -> None:

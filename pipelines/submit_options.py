@@ -39,6 +39,7 @@ class SubmitOptions:
         host, namespace, token_file, ca_certificate: Kubeflow: where the API is and how to sign in.
         wait: Whether to follow the run to its end.
         poll_s: Seconds between two questions.
+        preflight: Whether errors that preflight finds in what is compiled stop the run.
         dry_run: Show what would run, and why, and submit nothing.
         compare: A template or a job: show which steps run again since.
         follow, cancel, resume: A job to do that with, instead of submitting.
@@ -66,6 +67,7 @@ class SubmitOptions:
     ca_certificate: Path | None
     wait: bool
     poll_s: float
+    preflight: bool
     dry_run: bool
     compare: str | None
     follow: str | None
@@ -203,6 +205,12 @@ def _options() -> list[Callable[[Command], Command]]:
         option("--ca-certificate", type=path, help="Kubeflow: the root that signed the host's certificate."),
         option("--wait/--no-wait", default=True, show_default=True, help="Follow the run to its end."),
         option("--poll", "poll_s", default=10.0, show_default=True, metavar="SECONDS", help="Between two questions."),
+        option(
+            "--preflight/--no-preflight",
+            default=True,
+            show_default=True,
+            help="Without --template: stop at the errors that `neumf preflight` finds, without a network.",
+        ),
         option("--dry-run", is_flag=True, help="Show the steps and their cache keys; submit nothing."),
         option("--compare", metavar="FILE|JOB", help="Show which steps run again since this template or job."),
         option("--follow", metavar="JOB", help="Follow a job instead of submitting one."),

@@ -398,6 +398,16 @@ def test_the_command_says_what_to_change_and_fails(neumf: Neumf) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_the_region_may_be_called_as_submit_calls_it(neumf_here: Neumf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GOOGLE_CLOUD_REGION", raising=False)
+    plain = ("preflight", "--target", "vertex-tpu")
+    assert "--region was not given" in neumf_here(*plain).stdout
+    named = neumf_here(*plain, "--location", "europe-west2").stdout
+    assert "not known to be in europe-west2" in " ".join(named.split())
+    monkeypatch.setenv("GOOGLE_CLOUD_REGION", "europe-west2")
+    assert neumf_here(*plain).stdout == named
+
+
 def test_the_command_is_content_with_a_plan_that_runs(neumf: Neumf, tmp_path: Path) -> None:
     import json
 

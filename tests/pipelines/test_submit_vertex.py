@@ -472,6 +472,39 @@ def test_the_whole_pipeline_is_compiled_and_submitted(vertex: Vertex) -> None:
     assert "worker_pool_specs" in train.parameters, "training is a custom job with worker pools"
 
 
+PLANNED = (*ROOT, *DIGESTS, "--image-digest", f"train-tpu={IMAGES['train'].replace('/train@', '/train-tpu@')}",
+           "--dataset", "ml-1m", "--preset", "smoke")  # fmt: skip
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_what_preflight_finds_stops_a_submission(vertex: Vertex, dry: tuple[str, ...]) -> None:
+    result = vertex.submit(
+        *PLANNED, "--target", "vertex-tpu", "--flex-start", "--set", "train.strategy=mirrored",
+        "--set", "train.global_batch_size=7", *dry,
+    )  # fmt: skip
+    assert result.exit_code == 1, result.output
+    assert result.stderr.count("\n") == 1
+    for words in ("--flex-start finds", "use tpu, or auto", "batch size", "--no-preflight"):
+        assert words in result.stderr
+    assert not vertex.server.calls
+
+
+def test_a_tensorboard_elsewhere_stops_a_submission_unless_somebody_insists(vertex: Vertex) -> None:
+    board = ("--service-account", ACCOUNT, "--tensorboard", "projects/p/locations/us-central1/tensorboards/1")
+    result = vertex.submit(*PLANNED, "--target", "vertex-gpu", *board, "--no-wait")
+    assert result.exit_code == 1
+    assert "is in us-central1 and the run in europe-west4" in result.stderr
+    assert not vertex.services.jobs
+    assert vertex.submit(*PLANNED, "--target", "vertex-gpu", *board, "--no-wait", "--no-preflight").exit_code == 0
+    assert len(vertex.services.jobs) == 1
+
+
+def test_what_preflight_warns_of_is_submitted_with_the_warning(vertex: Vertex) -> None:
+    result = vertex.submit(*PLANNED, "--target", "vertex-gpu", "--spot", "--no-wait")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("warning: scheduling: --spot without --checkpoint-root")
+
+
 def test_a_place_on_this_machine_is_refused(vertex: Vertex, tmp_path: Path) -> None:
     result = vertex.submit(*ROOT, "--dataset", f"csv:{tmp_path}/events.csv")
     assert result.exit_code == 1
