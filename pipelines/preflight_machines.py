@@ -1,5 +1,6 @@
 """What Vertex AI would refuse about machines, found before they are asked for."""
 
+import difflib
 from collections.abc import Iterator
 
 from pipelines.findings import Finding, error, warning
@@ -9,7 +10,6 @@ from pipelines.machines import (
     CPU_MACHINES,
     FLEX_START_GPUS,
     GPU_COUNTS,
-    REGIONS,
     TPU_CORES,
     TPU_TOPOLOGIES,
     TPU_V5E,
@@ -21,13 +21,10 @@ from pipelines.worker_pools import POOLS, Machine, WorkerPool
 def check_machines(placement: Placement, region: str | None) -> Iterator[Finding]:
     """Yields what is wrong with the machines of a placement, and with where they are asked for."""
     pool = placement.pool
-    if region is not None and region not in REGIONS:
-        yield warning(
-            "region",
-            f"{region} is not among the regions known on {CHECKED}: check its spelling, for example us-central1.",
-        )
     if pool is None or not placement.is_vertex:
         return
+    if region is not None:
+        yield from _check_name(region)
     for role, machine in _machines(pool):
         yield from _check_machine(role, machine)
         if region is not None:
@@ -39,6 +36,14 @@ def check_machines(placement: Placement, region: str | None) -> Iterator[Finding
 def accelerator_of(machine: Machine) -> str:
     """Returns the key of `ACCELERATORS` for a machine; empty if it has none."""
     return TPU_V5E if machine.tpu_topology else machine.accelerator_type
+
+
+def _check_name(region: str) -> Iterator[Finding]:
+    from google.cloud.aiplatform.constants.base import SUPPORTED_REGIONS
+
+    if region not in SUPPORTED_REGIONS:
+        nearest = difflib.get_close_matches(region.lower(), SUPPORTED_REGIONS, n=1) or ["us-central1"]
+        yield error("region", f"Vertex has no region {region!r}: use one such as {nearest[0]}.")
 
 
 def _machines(pool: WorkerPool) -> Iterator[tuple[str, Machine]]:

@@ -101,7 +101,13 @@ def test_a_region_without_the_accelerator_is_found() -> None:
     assert list(check_machines(tpu, "us-west4")) == []
     (finding,) = check_machines(tpu, "europe-west2")
     assert "us-west4" in finding.message
-    assert [f.subject for f in check_machines(placed("vertex-cpu"), "us-centrall")] == ["region"]
+
+
+@pytest.mark.parametrize("region", ["us-centrall1", "US-CENTRAL1", ""])
+def test_a_region_that_does_not_exist_is_an_error(region: str) -> None:
+    (message,) = errors(check_plan(plan(placed("vertex-cpu"), region=region)))
+    assert message.startswith(f"Vertex has no region {region!r}: use one such as us-central1")
+    assert check_plan(plan(placed("kfp"), region=region)) == []
 
 
 def test_flex_start_is_for_gpus_that_are_alike() -> None:
