@@ -27,7 +27,7 @@ def configure_task(placement: Placement, step: str, task: Any) -> None:
     """Sets the image, the resources and the retries of one step of the DAG."""
     if placement.target == "local":
         return  # runs where it is compiled, which has what it has
-    resources = _resources(placement, step)
+    resources = resources_of(placement, step)
     task.set_retry(resources.num_retries, backoff_duration="60s", backoff_factor=2.0, backoff_max_duration="900s")
     if step == "train" and placement.is_vertex:
         return  # the task itself only starts the job and waits for it
@@ -40,7 +40,8 @@ def configure_task(placement: Placement, step: str, task: Any) -> None:
         task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(placement.pool.chief.accelerator_count)
 
 
-def _resources(placement: Placement, step: str) -> Resources:
+def resources_of(placement: Placement, step: str) -> Resources:
+    """Returns what the container of a step may use."""
     if step in placement.resources:
         return placement.resources[step]
     if step == "generate" and placement.dataflow:

@@ -1,7 +1,7 @@
 """Checks a pipeline before any money is spent on it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from components.download.catalog import CATALOG, SourceKind, parse_dataset, parse_synthetic_options
@@ -10,7 +10,7 @@ from pipelines.findings import Finding, by_severity, error, unchecked, warning
 from pipelines.machines import ACCELERATORS, machine_memory_gb
 from pipelines.memory import DataSize, MemoryEstimate, estimate_memory
 from pipelines.parameters import parameter_mistakes, step_config
-from pipelines.placed_steps import image_of, placed_parameters
+from pipelines.placed_steps import image_of, placed_parameters, resources_of
 from pipelines.placement import Placement
 from pipelines.preflight_machines import accelerator_of, check_machines
 from pipelines.preflight_places import check_places
@@ -19,6 +19,7 @@ from pipelines.worker_pools import WorkerPool
 _OFFICIAL_CANDIDATES = 1_000  # of loo-999-masked, one positive and 999 negatives
 IMAGE_TAG = "image tag"  # the subject of what caching alone makes an error
 _GB = 1e9
+_IN_ONE_POD = ("one_device", "mirrored")
 _FULL, _NEARLY_FULL = 1.0, 0.8
 
 
@@ -47,6 +48,8 @@ def check_plan(plan: Plan) -> list[Finding]:
     if mistyped:
         return mistyped  # the other checks count with them
     wrong = list(_check_values(plan))
+    if not wrong:
+        plan = _as_placed(plan)
     findings = [
         *wrong,
         *check_machines(plan.placement, plan.region),
@@ -61,8 +64,9 @@ def check_plan(plan: Plan) -> list[Finding]:
 def memory_of(plan: Plan) -> MemoryEstimate | None:
     """Returns the memory that one replica needs; None where the data's size is unknown or a parameter is wrong."""
     size = plan.size or data_size(plan.parameters["download"]["dataset"])
-    if size is None or any(parameter_mistakes(plan.parameters)):
+    if size is None or any(_check_values(plan)):
         return None
+    plan = _as_placed(plan)
     return estimate_memory(plan.parameters["train"], size, _num_replicas(plan))
 
 
@@ -94,6 +98,11 @@ def _check_types(plan: Plan) -> Iterator[Finding]:
                 yield error("parameters", f"{step}.{name} is {value!r}: it must be a {_name_of(kind)}.")
 
 
+def _as_placed(plan: Plan) -> Plan:
+    """Returns the plan with the parameters that the steps get."""
+    return replace(plan, parameters=placed_parameters(plan.placement, plan.parameters))
+
+
 def _check_values(plan: Plan) -> Iterator[Finding]:
     placed = plan.parameters
     try:
@@ -121,6 +130,13 @@ def _name_of(kind: Any) -> str:
 
 def _check_strategy(plan: Plan) -> Iterator[Finding]:
     pool, strategy = plan.placement.pool, plan.parameters["train"]["strategy"]
+    if plan.placement.target == "kfp" and strategy not in ("auto", *_IN_ONE_POD):
+        yield error(
+            "strategy",
+            f"train.strategy {strategy} does not fit Kubeflow, where train is one pod: use {' or '.join(_IN_ONE_POD)}, "
+            "or auto.",
+        )
+        return
     if pool is None or strategy == "auto":
         return
     fitting = _fitting_strategies(pool)
@@ -145,7 +161,7 @@ def _fitting_strategies(pool: WorkerPool) -> list[str]:
         return ["parameter_server"]
     if pool.num_workers:
         return ["multi_worker_mirrored"]
-    return ["one_device", "mirrored"]
+    return list(_IN_ONE_POD)
 
 
 def _num_replicas(plan: Plan) -> int:
@@ -188,19 +204,17 @@ def _check_batches(plan: Plan) -> Iterator[Finding]:
 
 
 def _check_memory(plan: Plan) -> Iterator[Finding]:
-    pool = plan.placement.pool
-    if pool is None:
+    if plan.placement.target == "local":
         return
     need = memory_of(plan)
     if need is None:
         dataset = plan.parameters["download"]["dataset"]
-        yield warning(
+        yield unchecked(
             "memory",
-            f"the size of {dataset} is not known: give --num-users, --num-items and --num-interactions.",
+            f"the size of {dataset} is not known: give --num-users, --num-items and --num-interactions to preflight.",
         )
         return
-    known = ACCELERATORS.get(accelerator_of(pool.chief))
-    has_gb = known.memory_gb if known else machine_memory_gb(pool.chief.machine_type)
+    has_gb = _memory_gb(plan.placement)
     if has_gb is None:
         return
     share = need.total / (has_gb * _GB)
@@ -210,9 +224,18 @@ def _check_memory(plan: Plan) -> Iterator[Finding]:
             f"{need.optimizer / _GB:.1f}, gradients and new values {need.update / _GB:.1f}, "
             f"data {need.data / _GB:.1f}, a step {need.activations / _GB:.1f}) and has "
             f"{has_gb:g} GB: use train.optimizer=sgd, fewer train.num_factors, a smaller train.device_data_limit_mb or "
-            "a pool with more memory."
+            f"{'a pool with more memory' if plan.placement.pool else 'a higher --resources train.memory_limit'}."
         )
         yield error("memory", text) if share > _FULL else warning("memory", text)
+
+
+def _memory_gb(placement: Placement) -> float | None:
+    """Returns the memory that a replica's device has; None where it is not known."""
+    if placement.pool is None:
+        return resources_of(placement, "train").memory_limit_bytes / _GB
+    chief = placement.pool.chief
+    known = ACCELERATORS.get(accelerator_of(chief))
+    return known.memory_gb if known else machine_memory_gb(chief.machine_type)
 
 
 def _check_images(placement: Placement) -> Iterator[Finding]:

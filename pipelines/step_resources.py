@@ -59,6 +59,11 @@ class Resources:
             if amount(request) > amount(limit):
                 raise InputError(f"{kind}_request {request} is more than {kind}_limit {limit}: lower it.")
 
+    @property
+    def memory_limit_bytes(self) -> int:
+        """The memory at which it is ended."""
+        return int(_bytes(self.memory_limit))
+
 
 QUANTITIES = ("cpu_limit", "memory_limit", "cpu_request", "memory_request")
 STANDARD = Resources("4", "16G", "1", "4G", 1)

@@ -18,6 +18,7 @@ from pipelines.preflight import Plan, check_plan, data_size, memory_of
 from pipelines.preflight_command import chosen_size
 from pipelines.preflight_machines import accelerator_of, check_machines
 from pipelines.presets import DEFAULTS
+from pipelines.step_resources import changed_resources
 from pipelines.worker_pools import POOLS, Machine, WorkerPool
 
 Neumf = Callable[..., subprocess.CompletedProcess[str]]
@@ -364,9 +365,38 @@ def test_tables_that_do_not_fit_are_refused() -> None:
     assert estimate.optimizer / 1e9 == pytest.approx(2 * 0.205 * 40 * 4, rel=1e-6)
 
 
+def test_kubeflow_ends_a_container_that_needs_more_than_its_limit() -> None:
+    """1 G events of 8 bytes, twice read, and 4 more: 12 GB of data alone, beside tables of 66 GB with Adam."""
+    size = DataSize(60_000_000, 5_000_000, 1_000_000_000)
+    (message,) = errors(check_plan(plan(placed("kfp"), size=size)))
+    assert "and has 64 GB" in message
+    assert "a higher --resources train.memory_limit" in message
+    larger = changed_resources([("train.memory_limit", "512G")])
+    assert check_plan(plan(placed("kfp", resources=larger), size=size)) == []
+
+
+@pytest.mark.parametrize("strategy", ["tpu", "multi_worker_mirrored", "parameter_server"])
+@pytest.mark.parametrize("pool", [None, "l4"])
+def test_kubeflow_trains_in_one_pod(strategy: str, pool: str | None) -> None:
+    (message,) = errors(check_plan(plan(placed("kfp", pool), f"train.strategy={strategy}")))
+    assert "use one_device or mirrored, or auto" in message
+    assert check_plan(plan(placed("kfp", pool), "train.strategy=mirrored")) == []
+
+
+def test_the_memory_is_that_of_the_parameters_as_they_are_placed() -> None:
+    """Dataflow as runner is complete with the options that --dataflow adds."""
+    on_dataflow = plan(placed("vertex-gpu", dataflow=dataflow()), "generate.beam_runner=dataflow")
+    estimate = memory_of(on_dataflow)
+    assert estimate is not None
+    assert estimate == memory_of(plan(placed("vertex-gpu")))
+    assert check_plan(on_dataflow) == []
+
+
 def test_the_size_of_somebodys_own_data_is_asked_for() -> None:
     own = check_plan(plan(placed("vertex-gpu"), "download.dataset=csv:gs://bucket/x.csv"))
-    assert [(finding.severity, finding.subject) for finding in own] == [("warning", "memory")]
+    assert [(finding.severity, finding.subject) for finding in own] == [("not checked", "memory")]
+    kubeflow = check_plan(plan(placed("kfp"), "download.dataset=csv:gs://bucket/x.csv"))
+    assert [(finding.severity, finding.subject) for finding in kubeflow] == [("not checked", "memory")]
     assert data_size("ml-1m") == DataSize(6_040, 3_706, 1_000_209)
     assert data_size("synthetic:num_users=150,num_items=800") == DataSize(150, 800, 10_034)
     with pytest.raises(InputError, match="--num-items"):
