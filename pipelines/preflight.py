@@ -63,11 +63,7 @@ def check_plan(plan: Plan) -> list[Finding]:
 
 def memory_of(plan: Plan) -> MemoryEstimate | None:
     """Returns the memory that one replica needs; None where the data's size is unknown or a parameter is wrong."""
-    size = plan.size or data_size(plan.parameters["download"]["dataset"])
-    if size is None or any(_check_values(plan)):
-        return None
-    plan = _as_placed(plan)
-    return estimate_memory(plan.parameters["train"], size, _num_replicas(plan))
+    return None if any(_check_values(plan)) else _memory_of_placed(_as_placed(plan))
 
 
 def data_size(dataset: str) -> DataSize | None:
@@ -203,10 +199,15 @@ def _check_batches(plan: Plan) -> Iterator[Finding]:
         )
 
 
+def _memory_of_placed(plan: Plan) -> MemoryEstimate | None:
+    size = plan.size or data_size(plan.parameters["download"]["dataset"])
+    return estimate_memory(plan.parameters["train"], size, _num_replicas(plan)) if size else None
+
+
 def _check_memory(plan: Plan) -> Iterator[Finding]:
     if plan.placement.target == "local":
         return
-    need = memory_of(plan)
+    need = _memory_of_placed(plan)
     if need is None:
         dataset = plan.parameters["download"]["dataset"]
         yield unchecked(

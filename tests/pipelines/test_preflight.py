@@ -390,6 +390,9 @@ def test_the_memory_is_that_of_the_parameters_as_they_are_placed() -> None:
     assert estimate is not None
     assert estimate == memory_of(plan(placed("vertex-gpu")))
     assert check_plan(on_dataflow) == []
+    keeping = plan(placed("vertex-gpu", checkpoint_root="gs://bucket/checkpoints"))
+    assert check_plan(keeping) == []
+    assert memory_of(keeping) == estimate
 
 
 def test_the_size_of_somebodys_own_data_is_asked_for() -> None:
