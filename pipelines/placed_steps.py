@@ -7,7 +7,7 @@ from typing import Any
 
 from components.ncf.errors import InputError
 from pipelines.placement import Placement
-from pipelines.presets import Parameters
+from pipelines.presets import DEFAULTS, Parameters
 from pipelines.step_resources import RESOURCES, STANDARD, WAITING, Resources
 
 _DIGITS_OF_RUN = 16
@@ -98,6 +98,7 @@ def placed_parameters(placement: Placement, parameters: Mapping[str, Mapping[str
     if placement.pool is not None and train["strategy"] == "auto":
         train["strategy"] = placement.pool.strategy or "auto"
     if placement.dataflow:
+        _refuse_other_beam(placement, placed["generate"])
         placed["generate"].update(beam_runner="dataflow", beam_options=list(placement.dataflow))
     if placement.checkpoint_root is not None and train["checkpoint_dir"]:
         raise InputError(
@@ -107,6 +108,19 @@ def placed_parameters(placement: Placement, parameters: Mapping[str, Mapping[str
     if placement.checkpoint_root is not None:
         train["checkpoint_dir"] = _checkpoint_dir(placement.checkpoint_root, placed)
     return placed
+
+
+def _refuse_other_beam(placement: Placement, generate: Mapping[str, Any]) -> None:
+    """Refuses a runner, or options of one, that somebody chose beside Dataflow; the presets' own give way to it."""
+    fitting = {
+        "beam_runner": (DEFAULTS["generate"]["beam_runner"], "dataflow"),
+        "beam_options": (DEFAULTS["generate"]["beam_options"], [], list(placement.dataflow)),
+    }
+    for name, values in fitting.items():
+        if generate[name] not in values:
+            raise InputError(
+                f"--dataflow and generate.{name}={generate[name]} both say how Beam runs generate: leave one out."
+            )
 
 
 def _checkpoint_dir(root: str, parameters: Mapping[str, Mapping[str, Any]]) -> str:

@@ -336,6 +336,10 @@ def test_options_of_the_command_line_reach_the_file(neumf_here: Any, tmp_path: P
     assert "sdk_container_image=r/generate@sha256:" + "d" * 64 in defaults["generate_beam_options"]["defaultValue"]
 
 
+DATAFLOW = ("project=my-project", "region=us-central1", "temp_location=gs://bucket/t",
+            "worker_image=r/generate@sha256:" + "a" * 64)  # fmt: skip
+
+
 def dataflow(*options: str) -> tuple[str, ...]:
     return tuple(text for option in options for text in ("--dataflow", option))
 
@@ -350,6 +354,14 @@ def dataflow(*options: str) -> tuple[str, ...]:
         (
             dataflow("project=p", "region=r", "temp_location=/tmp/x", "worker_image=g@sha256:" + "a" * 64),
             "temp_location '/tmp/x' in generate.beam_options is no folder in Cloud Storage",
+        ),
+        (
+            (*dataflow(*DATAFLOW), "--set", "generate.beam_runner=flink"),
+            "--dataflow and generate.beam_runner=flink both say how Beam runs generate: leave one out.",
+        ),
+        (
+            (*dataflow(*DATAFLOW), "--set", "generate.beam_options=project=other"),
+            "--dataflow and generate.beam_options=['project=other'] both say",
         ),
         (("--image-digests-file", "none.json"), "cannot be read"),
         (("--resources", "gate.cpu_request=1"), "of use for Kubeflow alone"),
