@@ -11,6 +11,7 @@ from pipelines.command_options import dataset_options, preset_options, with_data
 from pipelines.parameters import resolve_parameters
 from pipelines.placement import Placement
 from pipelines.placement_options import placement_options
+from pipelines.resource_names import check_name
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -47,6 +48,8 @@ def compile_command(
 @click.option("--region", "--location", "region", envvar="GOOGLE_CLOUD_REGION", metavar="REGION",
               help="Where Vertex AI is to run it, as us-central1.")  # fmt: skip
 @click.option("--pipeline-root", metavar="gs://…", help="Where the run's artifacts go.")
+@click.option("--pipeline-service-account", metavar="ACCOUNT",
+              help="What the steps act as, if training acts as another.  [default: --service-account]")  # fmt: skip
 @click.option("--num-users", type=click.IntRange(min=1), help="Of your own data, for the estimate of memory.")
 @click.option("--num-items", type=click.IntRange(min=1), help="Of your own data.")
 @click.option("--num-interactions", type=click.IntRange(min=1), help="Of your own data.")
@@ -60,6 +63,7 @@ def preflight_command(
     overrides: tuple[str, ...],
     region: str | None,
     pipeline_root: str | None,
+    pipeline_service_account: str | None,
     num_users: int | None,
     num_items: int | None,
     num_interactions: int | None,
@@ -83,7 +87,9 @@ def preflight_command(
     resolve_parameters(preset, ())  # an unknown preset leaves nothing to check
     readable, unreadable = readable_overrides(preset, with_dataset(dataset, mirror, overrides))
     size = chosen_size(num_users, num_items, num_interactions)
-    plan = Plan(placement, resolve_parameters(preset, readable), region, pipeline_root, size)
+    check_name("--pipeline-service-account", "service_account", pipeline_service_account)
+    parameters = resolve_parameters(preset, readable)
+    plan = Plan(placement, parameters, region, pipeline_root, pipeline_service_account, size)
     preflight(plan, unreadable, project if online else None, Console())
 
 

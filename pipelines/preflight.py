@@ -32,6 +32,7 @@ class Plan:
         parameters: Every parameter of every step.
         region: Where Vertex AI runs it; None leaves regions unchecked.
         pipeline_root: Where the artifacts go; None leaves it unchecked.
+        pipeline_account: What the steps act as, which starts the training job; None for what training acts as.
         size: Of the data, where the data set's own is not known or another is meant.
     """
 
@@ -39,6 +40,7 @@ class Plan:
     parameters: Mapping[str, Mapping[str, Any]]
     region: str | None
     pipeline_root: str | None
+    pipeline_account: str | None
     size: DataSize | None
 
 

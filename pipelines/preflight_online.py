@@ -94,7 +94,7 @@ def check_online(plan: Plan, project: str, session: Session, hosts: Mapping[str,
         *checks.services(),
         *checks.permissions(),
         *checks.bucket(),
-        *checks.service_account(),
+        *checks.service_accounts(),
         *checks.images(),
         *checks.tensorboard(),
         *checks.quota(),
@@ -152,17 +152,24 @@ class _Checks:
                     "travel, and be charged; use a bucket there.",
                 )
 
-    def service_account(self) -> Iterator[Finding]:
-        """Finds a service account that does not exist or may not be acted as."""
-        account = self._plan.placement.service_account
-        if account is None:
-            return
-        path = f"/v1/projects/-/serviceAccounts/{quote(account)}:testIamPermissions"
-        status, body = self._ask("POST", "iam", path, json={"permissions": ["iam.serviceAccounts.actAs"]})
-        if status == _MISSING:
-            yield error("service account", f"{account} does not exist: create it, or correct --service-account.")
-        elif status != _OK or not body.get("permissions"):
-            yield error("service account", f"{account} may not be acted as: ask for roles/iam.serviceAccountUser.")
+    def service_accounts(self) -> Iterator[Finding]:
+        """Finds service accounts that do not exist, or that the caller may not act as although submitting takes it.
+
+        Whoever submits acts as the account of the steps, and that one as the account of training, which cannot be
+        asked about from here.
+        """
+        training, pipeline = self._plan.placement.service_account, self._plan.pipeline_account
+        flags = {pipeline: "--pipeline-service-account", training: "--service-account"}
+        passed = pipeline or training
+        for account, flag in flags.items():
+            if account is None:
+                continue
+            path = f"/v1/projects/-/serviceAccounts/{quote(account)}:testIamPermissions"
+            status, body = self._ask("POST", "iam", path, json={"permissions": ["iam.serviceAccounts.actAs"]})
+            if status == _MISSING:
+                yield error("service account", f"{account} does not exist: create it, or correct {flag}.")
+            elif account == passed and (status != _OK or not body.get("permissions")):
+                yield error("service account", f"{account} may not be acted as: ask for roles/iam.serviceAccountUser.")
 
     def images(self) -> Iterator[Finding]:
         """Finds images that are not in their registry."""

@@ -92,7 +92,8 @@ def _prepare(
         check_parameters(parameters)
         _check_places(parameters)
         if options.preflight:
-            _check_plan(Plan(placement, parameters, options.location, options.pipeline_root, None), console)
+            place = (options.location, options.pipeline_root, options.service_account)
+            _check_plan(Plan(placement, parameters, *place, None), console)
         _add_data_digest(options, parameters["download"], console)
         template = scratch / "neumf.yaml"
         compile_pipeline(placement, parameters, template)

@@ -34,7 +34,7 @@ def placed(target: str, pool: str | None = None, **changes: Any) -> Placement:
 
 
 def plan(placement: Placement, *overrides: str, **changes: Any) -> Plan:
-    made = Plan(placement, resolve_parameters("default", overrides), "us-central1", "gs://bucket/runs", None)
+    made = Plan(placement, resolve_parameters("default", overrides), "us-central1", "gs://bucket/runs", None, None)
     return dataclasses.replace(made, **changes)
 
 

@@ -120,7 +120,7 @@ def plan(**changes: Any) -> Plan:
         image_digests={name: f"us-docker.pkg.dev/p/r/{name}@{DIGEST}" for name in Cloud().images},
         **changes,
     )
-    return Plan(placement, resolve_parameters("default", ()), "us-central1", "gs://runs/neumf", None)
+    return Plan(placement, resolve_parameters("default", ()), "us-central1", "gs://runs/neumf", None, None)
 
 
 def check(url: str, checked: Plan | None = None) -> list[Finding]:
@@ -164,6 +164,23 @@ def test_what_is_missing_is_found_with_its_remedy(
     (finding,) = check(cloud[1])
     assert finding.subject == subject
     assert advice in finding.message
+
+
+def test_who_submits_acts_as_the_pipelines_account_alone(cloud: tuple[Cloud, str]) -> None:
+    """As the Terraform module grants it: the pipeline's account acts as that of training, not whoever submits."""
+    pipeline = "neumf-pipeline@my-project.iam.gserviceaccount.com"
+    two = dataclasses.replace(plan(), pipeline_account=pipeline)
+    cloud[0].accounts = {ACCOUNT: False, pipeline: True}
+    assert check(cloud[1], two) == []
+    cloud[0].accounts[pipeline] = False
+    (finding,) = check(cloud[1], two)
+    assert finding.message.startswith(f"{pipeline} may not be acted as")
+    cloud[0].accounts = {pipeline: True}
+    (finding,) = check(cloud[1], two)
+    assert finding.message == f"{ACCOUNT} does not exist: create it, or correct --service-account."
+    cloud[0].accounts = {ACCOUNT: True}
+    (finding,) = check(cloud[1], two)
+    assert finding.message.endswith("correct --pipeline-service-account.")
 
 
 def test_dataflow_needs_its_own_api(cloud: tuple[Cloud, str]) -> None:
