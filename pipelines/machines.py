@@ -1,7 +1,8 @@
 """Which machines Vertex AI has for training, with which accelerators, and where: tables that age.
 
-`CHECKED` says when they were compared with what `SOURCES` said. What is not listed may exist by now; `neumf preflight`
-says so where it matters.
+`CHECKED` is the day of which they are. Of the regions, those of the TPU v5e in America alone were compared with a page
+of `SOURCES`; the others are recalled. What is not listed may exist: `neumf preflight` then warns, and names the page to
+look it up in.
 """
 
 import re
@@ -9,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 CHECKED = "2026-11-25"
+_PAGES = "https://docs.cloud.google.com"
 SOURCES = {
-    "machines": "Configure compute resources (docs.cloud.google.com, training/configure-compute)",
-    "flex-start": "Schedule training jobs based on resource availability (training/schedule-jobs-dws)",
-    "tpu": "TPU regions and zones (docs.cloud.google.com/tpu/docs/regions-zones)",
-    "regions": "Vertex AI locations (docs.cloud.google.com/vertex-ai/docs/general/locations)",
+    "machines": f"{_PAGES}/vertex-ai/docs/training/configure-compute",
+    "flex-start": f"{_PAGES}/vertex-ai/docs/training/schedule-jobs-dws",
+    "tpu": f"{_PAGES}/tpu/docs/regions-zones",
+    "regions": f"{_PAGES}/vertex-ai/docs/general/locations",
+    "dataflow": f"{_PAGES}/dataflow/docs/resources/locations",
 }
 
 _N1_STANDARD = {4: (1, 2, 4), 8: (1, 2, 4), 16: (1, 2, 4), 32: (2, 4), 64: (4,), 96: (4,)}
@@ -122,7 +125,7 @@ ACCELERATORS: Mapping[str, Accelerator] = {
     ),
 }  # fmt: skip
 
-# Regions of Vertex AI. A name that is missing here is looked up, not refused.
+# Regions of Google Cloud that Dataflow's workers may be in, as recalled. A name that is missing here is not refused.
 REGIONS = frozenset(
     (
         "us-central1", "us-east1", "us-east4", "us-east5", "us-south1", "us-west1", "us-west2", "us-west3", "us-west4",

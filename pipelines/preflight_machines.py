@@ -10,6 +10,7 @@ from pipelines.machines import (
     CPU_MACHINES,
     FLEX_START_GPUS,
     GPU_COUNTS,
+    SOURCES,
     TPU_CORES,
     TPU_TOPOLOGIES,
     TPU_V5E,
@@ -68,7 +69,11 @@ def _check_machine(role: str, machine: Machine) -> Iterator[Finding]:
         gpus = [gpu for machine_type, gpu in GPU_COUNTS if machine_type == name]
         yield error(role, f"{name} comes with a GPU that must be named: set accelerator_type to {gpus[0]}.")
     elif name not in CPU_MACHINES:
-        yield warning(role, f"{name} is not among the machine types known on {CHECKED}: use n2-standard-16, say.")
+        yield warning(
+            role,
+            f"{name} is not among the machine types known on {CHECKED}: use n2-standard-16, say, or look it up in "
+            f"{SOURCES['machines']}.",
+        )
 
 
 def _check_tpu_v5e(role: str, machine: Machine) -> Iterator[Finding]:
@@ -111,7 +116,9 @@ def _check_gpu(role: str, machine: Machine) -> Iterator[Finding]:
         gpus = [gpu for name, gpu in GPU_COUNTS if name == machine.machine_type]
         if not types and not gpus:
             yield warning(
-                role, f"{machine.machine_type} with {machine.accelerator_type} is not known on {CHECKED}: look it up."
+                role,
+                f"{machine.machine_type} with {machine.accelerator_type} is not known on {CHECKED}: look it up in "
+                f"{SOURCES['machines']}.",
             )
             return
         hints = [f"{machine.accelerator_type} goes with {', '.join(types)}"] if types else []
@@ -135,8 +142,8 @@ def _check_region(role: str, machine: Machine, region: str) -> Iterator[Finding]
         return
     yield warning(
         role,
-        f"{name} is not known to be in {region}: use {', '.join(known.regions)}, or look it up in Vertex AI's list of "
-        f"locations (ours is of {CHECKED}).",
+        f"{name} is not known on {CHECKED} to be in {region}: use {', '.join(known.regions)}, or look it up in "
+        f"{SOURCES['tpu' if machine.is_tpu else 'regions']}.",
     )
 
 
@@ -165,7 +172,8 @@ def _check_scheduling(placement: Placement, pool: WorkerPool) -> Iterator[Findin
             yield error(
                 "scheduling",
                 f"--flex-start finds {', '.join(FLEX_START_GPUS)}, and the pool {pool.name} has "
-                f"{accelerator_of(pool.chief) or 'no accelerator'}: leave it out or choose another pool.",
+                f"{accelerator_of(pool.chief) or 'no accelerator'}: leave it out or choose another pool (see "
+                f"{SOURCES['flex-start']}).",
             )
         if pool.num_parameter_servers or pool.num_reduction_servers:
             yield error("scheduling", "--flex-start needs all machines to be alike: use a pool without servers.")

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipelines.findings import Finding, error, unchecked, warning
-from pipelines.machines import CHECKED, REGIONS, is_general_machine
+from pipelines.machines import CHECKED, REGIONS, SOURCES, is_general_machine
 from pipelines.placement import Placement
 from pipelines.places import places_on_this_machine
 from pipelines.resource_names import FORMS, region_of
@@ -72,7 +72,9 @@ def _check_dataflow(options: Mapping[str, str], region: str | None, pipeline_roo
             yield error("Dataflow", f"{option} {options[option]!r} is not of the form {FORMS[kind].words}.")
     workers = options.get("region", "")
     if workers and workers not in REGIONS:
-        yield warning("Dataflow", f"region {workers} is not among those known on {CHECKED}: check its spelling.")
+        yield warning(
+            "Dataflow", f"region {workers} is not among those known on {CHECKED}: look it up in {SOURCES['dataflow']}."
+        )
     elif workers and region is not None and workers != region:
         yield warning(
             "Dataflow",

@@ -95,6 +95,7 @@ def test_a_tpu_has_one_replica() -> None:
 def test_a_machine_type_that_is_too_new_for_us_is_no_error() -> None:
     (finding,) = on_machine(Machine("n9-standard-8"))
     assert finding.severity == "warning"
+    assert finding.message.endswith("https://docs.cloud.google.com/vertex-ai/docs/training/configure-compute.")
 
 
 def test_a_region_without_the_accelerator_is_found() -> None:
@@ -102,6 +103,9 @@ def test_a_region_without_the_accelerator_is_found() -> None:
     assert list(check_machines(tpu, "us-west4")) == []
     (finding,) = check_machines(tpu, "europe-west2")
     assert "us-west4" in finding.message
+    assert finding.message.endswith("look it up in https://docs.cloud.google.com/tpu/docs/regions-zones.")
+    (gpu,) = check_machines(placed("vertex-gpu"), "europe-west12")
+    assert gpu.message.endswith("look it up in https://docs.cloud.google.com/vertex-ai/docs/general/locations.")
 
 
 @pytest.mark.parametrize("region", ["us-centrall1", "US-CENTRAL1", ""])
@@ -442,7 +446,7 @@ def test_the_region_may_be_called_as_submit_calls_it(neumf_here: Neumf, monkeypa
     plain = ("preflight", "--target", "vertex-tpu")
     assert "--region was not given" in neumf_here(*plain).stdout
     named = neumf_here(*plain, "--location", "europe-west2").stdout
-    assert "not known to be in europe-west2" in " ".join(named.split())
+    assert "to be in europe-west2: use" in " ".join(named.split())
     monkeypatch.setenv("GOOGLE_CLOUD_REGION", "europe-west2")
     assert neumf_here(*plain).stdout == named
 
