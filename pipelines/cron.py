@@ -90,7 +90,7 @@ def _numbers(field: _Field, text: str) -> set[int]:
             end = _number(field, last) if hyphen else field.last if slash else start
         if start > end:
             raise ValueError(f"the {field.name}s {span} end before they begin: give two ranges, with a comma")
-        if slash and not (step.isdecimal() and int(step)):
+        if slash and not (step.isascii() and step.isdecimal() and int(step)):
             raise ValueError(f"the step {step!r} of the {field.name}s must be a whole number of at least 1")
         numbers.update(range(start, end + 1, int(step) if slash else 1))
     return numbers

@@ -136,7 +136,7 @@ def _dataflow(pairs: tuple[str, ...], worker_image: str | None) -> tuple[str, ..
     for name, text in _pairs("--dataflow", pairs, "region=us-central1").items():
         if name not in values:
             raise InputError(f"--dataflow {name}={text}: {name!r} is unknown; there are {', '.join(values)}.")
-        if name.endswith("_workers") and not text.isdecimal():
+        if name.endswith("_workers") and not (text.isascii() and text.isdecimal()):
             raise InputError(f"--dataflow {name}={text}: {text!r} is not a whole number.")
         values[name] = int(text) if name.endswith("_workers") else text
     if values["worker_image"] is None and worker_image is not None:

@@ -44,7 +44,7 @@ FORMS: Mapping[str, Form] = {
     ),
     "namespace": Form(rf"(?=.{{1,63}}$){_NAME}", "NAMESPACE, lower-case letters, digits and hyphens, at most 63"),
     "network": Form(
-        rf"projects/\d+/global/networks/{_NAME}",
+        rf"projects/[0-9]+/global/networks/{_NAME}",
         "projects/PROJECT-NUMBER/global/networks/NAME, with the project's number and not its name",
     ),
     "subnetwork": Form(
@@ -52,10 +52,11 @@ FORMS: Mapping[str, Form] = {
         "regions/REGION/subnetworks/NAME",
     ),
     "tensorboard": Form(
-        rf"projects/{_PROJECT}/locations/{_NAME}/tensorboards/\d+", "projects/PROJECT/locations/REGION/tensorboards/ID"
+        rf"projects/{_PROJECT}/locations/{_NAME}/tensorboards/[0-9]+",
+        "projects/PROJECT/locations/REGION/tensorboards/ID",
     ),
     "encryption_key": Form(
-        rf"projects/{_PROJECT}/locations/{_NAME}/keyRings/[\w-]+/cryptoKeys/[\w-]+",
+        rf"projects/{_PROJECT}/locations/{_NAME}/keyRings/[A-Za-z0-9_-]+/cryptoKeys/[A-Za-z0-9_-]+",
         "projects/PROJECT/locations/REGION/keyRings/RING/cryptoKeys/KEY",
     ),
     "checkpoint_root": Form(rf"{_BUCKET}(/[^/*?\[\]#]+)*/?", "gs://BUCKET/FOLDER"),

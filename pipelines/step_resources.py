@@ -7,8 +7,9 @@ from decimal import Decimal
 
 from components.ncf.errors import InputError
 
-_CPU = re.compile(r"(\d+)m|(\d+|\d*\.\d+)")
-_MEMORY = re.compile(r"(\d+)([KMGT]i?)?")
+# Not \d, which takes digits of every script.
+_CPU = re.compile(r"([0-9]+)m|([0-9]+|[0-9]*\.[0-9]+)")
+_MEMORY = re.compile(r"([0-9]+)([KMGT]i?)?")
 _BYTES = {"": 1, **{unit: 1000**power for power, unit in enumerate("KMGT", 1)},
           **{f"{unit}i": 1024**power for power, unit in enumerate("KMGT", 1)}}  # fmt: skip
 

@@ -21,7 +21,7 @@ def check_metric(parameter: str, name: str) -> None:
     Raises:
         InputError: It is none.
     """
-    if name != "mrr" and not re.fullmatch(r"(hr|recall|ndcg)@[1-9]\d{0,5}", name):
+    if name != "mrr" and not re.fullmatch(r"(hr|recall|ndcg)@[1-9][0-9]{0,5}", name):
         raise InputError(f"{parameter} is {name!r}: it must be hr@K, recall@K or ndcg@K, such as ndcg@10, or mrr.")
 
 

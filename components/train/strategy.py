@@ -24,7 +24,7 @@ _TPU_DEVICES = ("accel*", "vfio/[0-9]*")
 # A server ends when the chief has been away for so long: longer than the chief takes to start again.
 _CHIEF_GRACE_S = 30.0
 _POLL_INTERVAL_S = 1.0
-_ADDRESS = re.compile(r".+:\d{1,5}")
+_ADDRESS = re.compile(r".+:[0-9]{1,5}")
 _WORKER_ROLES = ("chief", "master", "worker")
 
 

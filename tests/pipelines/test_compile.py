@@ -366,6 +366,10 @@ def dataflow(*options: str) -> tuple[str, ...]:
         (("--image-digests-file", "none.json"), "cannot be read"),
         (("--resources", "gate.cpu_request=1"), "of use for Kubeflow alone"),
         (("--resources", "gate.cpu_limit"), "NAME=VALUE"),
+        (("--resources", "evaluate.cpu_limit=٣"), "'٣' is no number of processors: write 4, 0.5 or 500m"),
+        (("--resources", "evaluate.memory_limit=٣G"), "'٣G' is no amount of memory"),
+        (dataflow("num_workers=٣"), "'٣' is not a whole number"),
+        (("--network", "projects/٣/global/networks/default"), "is not of the form projects/PROJECT-NUMBER"),
     ],
 )
 def test_mistakes_on_the_command_line_are_one_sentence(

@@ -60,6 +60,7 @@ def test_time_zones_are_vertexs_and_seconds_kubeflows() -> None:
         ("0 0 * * FRI-MON", "the weekdays FRI-MON end before they begin"),
         ("*/0 * * * *", "the step '0' of the minutes must be a whole number of at least 1"),
         ("*/x * * * *", "the step 'x' of the minutes"),
+        ("*/٣ * * * *", "the step '٣' of the minutes"),
         ("0/5/7 * * * *", "the step '5/7' of the minutes"),
         ("0 0 31 4,6 *", "never comes: no such month has a day 31"),
         ("0 0 30-31 2 ?", "never comes: no such month has a day 30"),
