@@ -24,9 +24,13 @@ _REMEDIES = (
      "ask for more quota, --resume when other jobs are done, or choose another --location or --pool"),
     (r"actAs|permission to act as",
      "give the account that the pipeline acts as roles/iam.serviceAccountUser on the one that the step acts as"),
-    (r"OOMKilled|out[ -]of[ -]memory|\b137\b",
-     "it ran out of memory: choose a larger --pool for train, --resources {step}.memory_limit for others"),
-    (r"ImagePullBackOff|ErrImagePull|pull(ing)? (the )?image|image .*not found",
+    # What is said of a replica is Vertex's word on the training job, which runs on a pool.
+    (r"replica \S+ .*(OOMKilled|out[ -]of[ -]memory|status of 137\b)",
+     "it ran out of memory: choose a larger --pool for train"),
+    (r"OOMKilled|out[ -]of[ -]memory|exit (code|status):? 137\b|status of 137\b",
+     "it ran out of memory: raise --resources {step}.memory_limit"),
+    (r"ImagePullBackOff|ErrImagePull|(failed to|error|back-off|unable to) pull(ing)? (the )?(container )?image|"
+     r"image \"?\S+/\S+[:@]\S+ (was |is )?not found",
      "correct the image's digest, or give the account that the step acts as roles/artifactregistry.reader"),
     (r"Unschedulable|Insufficient (cpu|memory|nvidia)",
      "no node has as much free: lower --resources {step}.cpu_request or memory_request, or add a node"),
