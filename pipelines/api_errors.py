@@ -23,7 +23,7 @@ class _Rule:
     """An answer of Vertex that people meet.
 
     Attributes:
-        error: The class of google.api_core.exceptions, by name.
+        error: The classes of google.api_core.exceptions, by name; ResourceExhausted is a TooManyRequests.
         pattern: What its text holds, as a regular expression without regard to case; empty for anything.
         sentence: What it means and what to do. Fields of the options and groups of the pattern are filled in.
     """
@@ -68,18 +68,20 @@ _RULES = (
     _Rule("Unauthenticated", "",
           "Google Cloud does not know who you are: run `gcloud auth application-default login`, or set "
           "GOOGLE_APPLICATION_CREDENTIALS to a service account's key."),
-    _Rule("ResourceExhausted", r"per minute|\brate\b",
+    _Rule("TooManyRequests", r"per minute|\brate\b",
           "The project {project} asks Vertex in {location} too often ({text}): wait a minute and try again."),
-    _Rule("ResourceExhausted", "(?P<metric>custom_model_training_[a-z0-9_]+)",
+    _Rule("TooManyRequests", "(?P<metric>custom_model_training_[a-z0-9_]+)",
           "The quota {metric} of the project {project} in {location} is used up: ask for more on the console's Quotas "
           "page, wait for other jobs, or choose another --location or --pool."),
-    _Rule("ResourceExhausted", "",
+    _Rule("TooManyRequests", "",
           "A quota of the project {project} in {location} is used up ({text}): wait, ask for more on the console's "
-          "Quotas page, or choose another --location or a smaller --target."),
-    _Rule("InvalidArgument|NotFound", "service account .*(does not exist|not found|invalid)",
+          "Quotas page, or choose another --location or a smaller --pool."),
+    _Rule("InvalidArgument|NotFound|FailedPrecondition", "service account .*(does not exist|not found|invalid)",
           "The service account {service_account} does not exist: create it, or correct --service-account."),
-    # Not the part "locations/…" of a resource's name.
-    _Rule("InvalidArgument|NotFound|Unimplemented", r"\b(location|region)\b",
+    # Not what else is said of a region: a key must be in the same one, a machine is not to be had there.
+    _Rule("InvalidArgument|NotFound|Unimplemented",
+          r"\b(location|region) ?\S* (is|was) (not (supported|found|available)|unsupported|invalid|unknown)|"
+          r"\b(unsupported|invalid|unknown) (location|region)\b",
           "Vertex does not take the region {location} ({text}): choose another --location."),
     _Rule("NotFound|Unimplemented|MethodNotImplemented", r"http2 header with status: 404",
           "No Vertex AI answers at the address of {location}: choose another --location, or correct --endpoint."),
@@ -93,7 +95,7 @@ _RULES = (
     _Rule("ServiceUnavailable|RetryError", "CERTIFICATE_VERIFY_FAILED|SSL_ERROR|handshake",
           "The certificate of Vertex in {location} is not trusted here ({text}): correct --endpoint, or give your "
           "proxy's root in GRPC_DEFAULT_SSL_ROOTS_FILE_PATH."),
-    _Rule("ServiceUnavailable|DeadlineExceeded|GatewayTimeout|RetryError|InternalServerError|Aborted", "",
+    _Rule("ServiceUnavailable|DeadlineExceeded|GatewayTimeout|BadGateway|RetryError|InternalServerError|Aborted", "",
           "Vertex in {location} does not answer ({text}): look at your network and at the state of Google Cloud, and "
           "try again; a job that was submitted keeps running."),
 )  # fmt: skip
@@ -176,8 +178,8 @@ def is_transient(error: BaseException) -> bool:
 
     if isinstance(error, ApiException):
         return error.status in _TRANSIENT_HTTP
-    unavailable = (exceptions.ServiceUnavailable, exceptions.DeadlineExceeded, exceptions.InternalServerError)
-    return isinstance(error, (*unavailable, HTTPError))
+    unavailable = (exceptions.ServiceUnavailable, exceptions.GatewayTimeout, exceptions.BadGateway)
+    return isinstance(error, (*unavailable, exceptions.InternalServerError, HTTPError))
 
 
 def _explain_vertex(error: Any, options: SubmitOptions) -> str:
