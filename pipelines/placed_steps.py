@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,9 +65,19 @@ def image_of(placement: Placement, step: str, component: Any) -> str:
     if step == "train":
         name = placement.train_image
     digest = placement.image_digests.get(name)
+    if digest is None or "@" not in digest:
+        _check_reference(reference)
     if digest is None:
         return f"{folder}{slash}{name}:{tag}" if tag else reference
     return digest if "@" in digest else f"{folder}{slash}{name}@{digest}"
+
+
+def _check_reference(reference: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9]\S*", reference):
+        raise InputError(
+            f"{reference!r} is no image's name: correct NEUMF_IMAGE_REGISTRY, as REGION-docker.pkg.dev/PROJECT/"
+            "REPOSITORY, or NEUMF_IMAGE_TAG."
+        )
 
 
 def check_digests(placement: Placement, components: Mapping[str, Any]) -> None:

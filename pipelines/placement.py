@@ -26,6 +26,7 @@ STRATEGIES = ("standard", "spot", "flex-start")
 
 _NAMES = ("service_account", "network", "tensorboard", "encryption_key", "checkpoint_root")
 _DIGEST = re.compile(r"(\S+@)?sha256:[0-9a-f]{64}")
+_LONGEST_WAIT_H = 365 * 24  # our own: more is a slip of the hand
 _LONGEST_TIMEOUT_H = 7 * 24  # Vertex AI's own limit of a custom job
 
 
@@ -126,6 +127,10 @@ class Placement:
             raise InputError(f"--timeout-hours {self.timeout_h} is outside 1 to {_LONGEST_TIMEOUT_H}.")
         if self.max_wait_h is not None and self.max_wait_h < 0:
             raise InputError(f"--max-wait-hours {self.max_wait_h} is negative: use 0 to wait for ever.")
+        if self.max_wait_h is not None and self.max_wait_h > _LONGEST_WAIT_H:
+            raise InputError(
+                f"--max-wait-hours {self.max_wait_h} is more than {_LONGEST_WAIT_H}, a year: use 0 to wait for ever."
+            )
 
     def _refuse_what_only_vertex_has(self) -> None:
         given = {

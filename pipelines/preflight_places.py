@@ -66,7 +66,12 @@ def _dataflow(placement: Placement, generate: Mapping[str, Any]) -> dict[str, st
 
 
 def _check_dataflow(options: Mapping[str, str], region: str | None, pipeline_root: str | None) -> Iterator[Finding]:
-    forms = {"project": "project", "service_account_email": "service_account", "subnetwork": "subnetwork"}
+    forms = {
+        "project": "project",
+        "service_account_email": "service_account",
+        "network": "dataflow_network",
+        "subnetwork": "subnetwork",
+    }
     for option, kind in forms.items():
         if options.get(option) and not FORMS[kind].fits(options[option]):
             yield error("Dataflow", f"{option} {options[option]!r} is not of the form {FORMS[kind].words}.")

@@ -47,6 +47,10 @@ FORMS: Mapping[str, Form] = {
         rf"projects/[0-9]+/global/networks/{_NAME}",
         "projects/PROJECT-NUMBER/global/networks/NAME, with the project's number and not its name",
     ),
+    "dataflow_network": Form(
+        rf"(https://www\.googleapis\.com/compute/v1/)?(projects/{_PROJECT}/global/networks/)?{_NAME}",
+        "NETWORK, its name",
+    ),
     "subnetwork": Form(
         rf"(https://www\.googleapis\.com/compute/v1/)?(projects/{_PROJECT}/)?regions/{_NAME}/subnetworks/{_NAME}",
         "regions/REGION/subnetworks/NAME",

@@ -10,6 +10,9 @@ from components.ncf.errors import InputError
 # Not \d, which takes digits of every script.
 _CPU = re.compile(r"([0-9]+)m|([0-9]+|[0-9]*\.[0-9]+)")
 _MEMORY = re.compile(r"([0-9]+)([KMGT]i?)?")
+# With less Python does not start, and no machine has more: a slip of the hand, or a unit left out.
+_CPU_RANGE = Decimal("0.1"), Decimal(1000)
+_MEMORY_RANGE = Decimal(64 * 1000**2), Decimal(32 * 1000**4)
 _BYTES = {"": 1, **{unit: 1000**power for power, unit in enumerate("KMGT", 1)},
           **{f"{unit}i": 1024**power for power, unit in enumerate("KMGT", 1)}}  # fmt: skip
 
@@ -19,7 +22,7 @@ def _processors(text: str) -> Decimal:
     number = (Decimal(found[2]) if found[2] else Decimal(found[1]) / 1000) if found else Decimal(0)
     if not number:
         raise InputError(f"{text!r} is no number of processors: write 4, 0.5 or 500m.")
-    return number
+    return _in_range(text, number, _CPU_RANGE, "100m to 1000 processors")
 
 
 def _bytes(text: str) -> Decimal:
@@ -27,6 +30,12 @@ def _bytes(text: str) -> Decimal:
     number = Decimal(found[1]) * _BYTES[found[2] or ""] if found else Decimal(0)
     if not number:
         raise InputError(f"{text!r} is no amount of memory: write 16G, 16Gi or 512M.")
+    return _in_range(text, number, _MEMORY_RANGE, "64M to 32T, with the unit")
+
+
+def _in_range(text: str, number: Decimal, bounds: tuple[Decimal, Decimal], words: str) -> Decimal:
+    if not bounds[0] <= number <= bounds[1]:
+        raise InputError(f"{text} is outside what a container of a step can have: give {words}.")
     return number
 
 

@@ -259,7 +259,7 @@ def parse_dataset(dataset: str) -> Source:
     if dataset in CATALOG:
         return Source(SourceKind.MOVIELENS, dataset)
     if colon and head in ("csv", "ncf"):
-        if not argument:
+        if not argument or (argument.startswith("gs://") and not re.fullmatch("gs://[^/]+/.+", argument)):
             raise InputError(
                 f"dataset {dataset!r} names no file: write {head}:<path, or file://, https:// or gs:// URI>."
             )

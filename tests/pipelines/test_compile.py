@@ -366,6 +366,12 @@ def dataflow(*options: str) -> tuple[str, ...]:
         (("--image-digests-file", "none.json"), "cannot be read"),
         (("--resources", "gate.cpu_request=1"), "of use for Kubeflow alone"),
         (("--resources", "gate.cpu_limit"), "NAME=VALUE"),
+        (("--resources", "evaluate.memory_limit=999999T"), "999999T is outside what a container"),
+        (("--resources", "evaluate.memory_limit=1"), "give 64M to 32T, with the unit"),
+        (("--resources", "gate.cpu_limit=0.0001"), "give 100m to 1000 processors"),
+        (("--flex-start", "--max-wait-hours", "99999999999999999999"), "is more than 8760, a year: use 0"),
+        (("--set", "download.dataset=csv:gs://"), "names no file"),
+        (("--set", "download.dataset=csv:gs://bucket"), "names no file"),
         (("--resources", "evaluate.cpu_limit=٣"), "'٣' is no number of processors: write 4, 0.5 or 500m"),
         (("--resources", "evaluate.memory_limit=٣G"), "'٣G' is no amount of memory"),
         (dataflow("num_workers=٣"), "'٣' is not a whole number"),
@@ -381,6 +387,19 @@ def test_mistakes_on_the_command_line_are_one_sentence(
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not output.exists()
+
+
+def test_a_registry_that_is_no_name_is_refused(tmp_path: Path) -> None:
+    """In a process of its own: components know their images from when they are imported."""
+    output = tmp_path / "x.yaml"
+    command = [Path(sys.executable).parent / "neumf", "compile", "--target", "kfp", "--output", output]
+    for registry in ("eu docker/films", ""):
+        environment = {**os.environ, "NEUMF_IMAGE_REGISTRY": registry}
+        result = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert result.returncode == 1
+        assert "is no image's name: correct NEUMF_IMAGE_REGISTRY" in result.stderr
+        assert result.stderr.count("\n") == 1
+        assert not output.exists()
 
 
 def test_digests_of_some_images_alone_are_refused(

@@ -278,6 +278,7 @@ def dataflow(**options: str) -> tuple[str, ...]:
         ({"sdk_container_image": "us-docker.pkg.dev/p/r/generate:1"}, "error", "names no digest"),
         ({"machine_type": "e2-micro"}, "warning", "machine_type e2-micro"),
         ({"machine_type": "standard-4"}, "warning", "machine_type standard-4"),
+        ({"network": "bad net"}, "error", "network 'bad net' is not of the form NETWORK, its name"),
         ({"subnetwork": "private"}, "error", "regions/REGION/subnetworks/NAME"),
         ({"subnetwork": "regions/europe-west4/subnetworks/private"}, "error", "subnetwork is in europe-west4"),
     ],

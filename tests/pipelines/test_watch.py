@@ -33,7 +33,7 @@ def test_what_the_platform_says_has_a_remedy(step: str, error: str, remedy: str)
     [
         "events.csv, line 137: 'x' is no number.",
         "137 users are new.",
-        "The titles of 3 items (Broken Image, Lost) are not found in items.csv.",
+        "The titles of 3 items (The Image of War, Lost) are not found in items.csv.",
         "The item 'How to pull the image' has no rating.",
     ],
 )

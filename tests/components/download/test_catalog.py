@@ -57,6 +57,8 @@ def test_a_uri_keeps_its_own_colons() -> None:
     ("dataset", "problem"),
     [
         ("csv:", "names no file"),
+        ("csv:gs://", "names no file"),
+        ("ncf:gs://bucket/", "names no file"),
         ("csv", "Unknown dataset 'csv'"),
         ("", "Unknown dataset ''"),
         ("synthetic:num_users=x", "has no option 'num_users=x'"),
