@@ -125,7 +125,8 @@ ACCELERATORS: Mapping[str, Accelerator] = {
     ),
 }  # fmt: skip
 
-# Regions of Google Cloud that Dataflow's workers may be in, as recalled. A name that is missing here is not refused.
+# Regions of Google Cloud, as recalled, all of which Vertex AI's client knows. A name that is missing here is looked up,
+# not refused.
 REGIONS = frozenset(
     (
         "us-central1", "us-east1", "us-east4", "us-east5", "us-south1", "us-west1", "us-west2", "us-west3", "us-west4",

@@ -10,7 +10,7 @@ import pytest
 
 from components.ncf.errors import InputError
 from pipelines.findings import Finding
-from pipelines.machines import ACCELERATORS, CPU_MACHINES, GPU_COUNTS, TPU_TOPOLOGIES
+from pipelines.machines import ACCELERATORS, CPU_MACHINES, GPU_COUNTS, REGIONS, TPU_TOPOLOGIES
 from pipelines.memory import DataSize, estimate_memory
 from pipelines.parameters import parameter_mistakes, resolve_parameters
 from pipelines.placement import TARGETS, Placement, pool_of
@@ -113,6 +113,14 @@ def test_a_region_that_does_not_exist_is_an_error(region: str) -> None:
     (message,) = errors(check_plan(plan(placed("vertex-cpu"), region=region)))
     assert message.startswith(f"Vertex has no region {region!r}: use one such as us-central1")
     assert check_plan(plan(placed("kfp"), region=region)) == []
+
+
+def test_the_regions_that_are_known_here_are_vertexs() -> None:
+    from google.cloud.aiplatform.constants.base import SUPPORTED_REGIONS
+
+    assert set(SUPPORTED_REGIONS) >= REGIONS
+    newer = sorted(set(SUPPORTED_REGIONS) - REGIONS)[0]
+    assert [f.severity for f in check_machines(placed("vertex-cpu"), newer)] == []
 
 
 def test_flex_start_is_for_gpus_that_are_alike() -> None:
