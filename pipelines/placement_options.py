@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from components.images import image_uri
 from components.ncf.errors import InputError
 from pipelines.dataflow import DataflowOptions
+from pipelines.given_options import given_flags, refuse_empty
 from pipelines.placement import TARGETS, Placement, pool_of
 from pipelines.step_resources import Resources, changed_resources
 
@@ -34,6 +34,7 @@ def placement_options(has_identity: bool) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         def with_placement(**parameters: Any) -> Any:
+            refuse_empty()
             if parameters.get("template") is not None:
                 _refuse_beside_template(parameters["template"])
             if parameters["target"] is None:
@@ -84,11 +85,8 @@ def _refuse_beside_template(template: Path) -> None:
     Raises:
         InputError: Such an option was given.
     """
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        if parameter.name in _HARDWARE and source is not ParameterSource.DEFAULT:
-            flag = parameter.opts[0]
+    for name, flag in given_flags().items():
+        if name in _HARDWARE:
             raise InputError(
                 f"{flag} is of no use with --template {template}, which was compiled for its place: leave it out, or "
                 f"compile again with {flag}."

@@ -11,6 +11,7 @@ import click
 
 from components.ncf.errors import InputError
 from pipelines.cron import check_cron
+from pipelines.given_options import given_flags, refuse_beside
 from pipelines.resource_names import check_label, check_name
 
 BACKENDS = ("vertex", "kfp")
@@ -90,13 +91,16 @@ class SubmitOptions:
             self._check_kfp()
 
     def _check_vertex(self) -> None:
-        _refuse(self, "kfp", ("host", "namespace", "token_file", "ca_certificate"))
         self._check_syntax()
         for name in () if self.offline else ("project", "location"):
             if not getattr(self, name):
                 raise InputError(f"Vertex needs {_flag(name)}: give it, or set {_VARIABLES[name]}.")
         if self.sends and not self.pipeline_root:
             raise InputError("Vertex needs --pipeline-root, a gs:// folder for the run's artifacts.")
+        if self.schedule and self.experiment:
+            raise InputError(
+                "--experiment is of no use with --schedule on Vertex, whose schedules know none: leave it out."
+            )
 
     def _check_syntax(self) -> None:
         check_name("--pipeline-root", "pipeline_root", self.pipeline_root)
@@ -113,7 +117,6 @@ class SubmitOptions:
         self.label_values()
 
     def _check_kfp(self) -> None:
-        _refuse(self, "vertex", ("project", "endpoint", "network", "labels", "encryption_key"))
         check_name("--pipeline-root", "kubeflow_pipeline_root", self.pipeline_root)
         check_name("--service-account", "kubernetes_service_account", self.service_account)
         check_name("--namespace", "namespace", self.namespace)
@@ -160,6 +163,14 @@ class SubmitOptions:
 
 _ACTIONS = ("schedule", "follow", "cancel", "resume", "list_schedules", "delete_schedule")
 _FLAGS = {"list_schedules": "--schedules", "token_file": "--token-file", "labels": "--label"}
+# What each backend alone makes use of, beside its place.
+_PLACES = {
+    "vertex": ("project", "location", "endpoint"),
+    "kfp": ("host", "namespace", "token_file", "ca_certificate"),
+}
+_OWN = {"vertex": ("network", "labels", "encryption_key"), "kfp": ()}
+# What an action makes use of, beside the place. A resumed run of Kubeflow is the same run.
+_RESUMED = {"vertex": ("job_id", "pipeline_root", "experiment", "service_account", "network"), "kfp": ()}
 _VARIABLES = {"project": "GOOGLE_CLOUD_PROJECT", "location": "GOOGLE_CLOUD_REGION"}
 
 
@@ -169,6 +180,7 @@ def submit_options(command: Command) -> Command:
     @functools.wraps(command)
     def with_options(**parameters: Any) -> Any:
         options = SubmitOptions(**{field.name: parameters.pop(field.name) for field in fields(SubmitOptions)})
+        _refuse_unused(options)
         return command(options=options, **parameters)
 
     decorated: Command = with_options
@@ -221,11 +233,20 @@ def _options() -> list[Callable[[Command], Command]]:
     ]
 
 
-def _refuse(options: SubmitOptions, backend: str, names: tuple[str, ...]) -> None:
-    # The environment may hold the other backend's settings: only flags that no variable sets are judged.
-    given = [name for name in names if getattr(options, name) and name not in ("project", "host")]
-    if given:
-        raise InputError(f"{_flag(given[0])} is of use with --backend {backend} alone: leave it out.")
+def _refuse_unused(options: SubmitOptions) -> None:
+    """Refuses what the backend, or an action other than submitting, would ignore.
+
+    The environment may hold the other backend's settings: only what the command line has is judged.
+    """
+    other = "kfp" if options.backend == "vertex" else "vertex"
+    for name, flag in given_flags().items():
+        if name in (*_PLACES[other], *_OWN[other]):
+            raise InputError(f"{flag} is of use with --backend {other} alone: leave it out.")
+    for action in _ACTIONS:
+        if action != "schedule" and getattr(options, action):
+            used = ["backend", *_PLACES[options.backend], "poll_s", action]
+            used += ["wait", *_RESUMED[options.backend]] if action == "resume" else []
+            refuse_beside(_flag(action), used)
 
 
 def _flag(name: str) -> str:

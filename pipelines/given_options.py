@@ -1,0 +1,48 @@
+"""The options on the command line of the command that runs, and those among them that are of no use there."""
+
+from collections.abc import Collection
+
+import click
+from click.core import ParameterSource
+
+from components.ncf.errors import InputError
+
+
+def given_flags() -> dict[str, str]:
+    """Returns the flags on the command line by their parameters' names; what a variable sets is not among them."""
+    context = click.get_current_context()
+    flags = {}
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            is_switched_off = context.params.get(name) is False and parameter.secondary_opts
+            flags[name] = (parameter.secondary_opts if is_switched_off else parameter.opts)[0]
+    return flags
+
+
+def refuse_empty() -> None:
+    """Refuses an option without a value, as an unset variable of a shell leaves it.
+
+    Raises:
+        InputError: There is one.
+    """
+    values = click.get_current_context().params
+    for name, flag in given_flags().items():
+        value = values.get(name)
+        if value == "" or (isinstance(value, tuple) and "" in value):
+            raise InputError(f"{flag} is empty, as an unset variable leaves it: give a value, or leave {flag} out.")
+
+
+def refuse_beside(action: str, used: Collection[str]) -> None:
+    """Refuses options that do nothing beside another one.
+
+    Args:
+        action: The other one's flag.
+        used: Names of the parameters that are of use beside it, its own among them.
+
+    Raises:
+        InputError: Another one was given.
+    """
+    for name, flag in given_flags().items():
+        if name not in used:
+            raise InputError(f"{flag} is of no use with {action}: leave one of them out.")

@@ -1,0 +1,77 @@
+"""Options of `neumf submit` that are of no use together, or malformed: refused before anything is sent."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.pipelines.servers.fixtures import Kubeflow, Vertex, run_neumf
+
+ROOT = ("--pipeline-root", "gs://my-bucket/neumf")
+KEY = "projects/my-project/locations/europe-west4/keyRings/ring/cryptoKeys/key"
+ACTIONS = (("--follow", "a"), ("--cancel", "a"), ("--resume", "a"), ("--delete-schedule", "a"), ("--schedules",))
+
+
+def check_refused(backend: Vertex | Kubeflow, arguments: tuple[str | Path, ...], words: str) -> None:
+    result = backend.submit(*arguments)
+    assert result.exit_code == 1, result.output
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not backend.server.calls
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_dry_run_acts_in_no_way(vertex: Vertex, kubeflow: Kubeflow, action: tuple[str, ...]) -> None:
+    for backend in (vertex, kubeflow):
+        check_refused(backend, (*action, "--dry-run"), f"--dry-run is of no use with {action[0]}")
+
+
+@pytest.mark.parametrize("flag", ["--follow", "--cancel", "--resume", "--delete-schedule", "--job-id", "--schedule"])
+def test_an_empty_value_is_no_new_run(vertex: Vertex, template: Path, flag: str) -> None:
+    check_refused(vertex, ("--template", template, *ROOT, flag, ""), f"{flag} is empty, as an unset variable leaves it")
+
+
+def test_an_empty_value_is_no_default_for_compile(tmp_path: Path) -> None:
+    output = tmp_path / "pipeline.yaml"
+    result = run_neumf("compile", "--target", "vertex-gpu", "--pool", "", "--output", output)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: --pool is empty")
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--set", "train.num_epochs=3"), ("--label", "team=films"), ("--encryption-key", KEY), ("--dataset", "ml-1m"),
+        ("--spot",), ("--no-caching",), ("--compare", "b"), ("--preset", "smoke"), ("--pool", "cpu"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("action", ACTIONS)
+def test_an_action_refuses_what_it_makes_no_use_of(
+    vertex: Vertex, action: tuple[str, ...], arguments: tuple[str, ...]
+) -> None:
+    check_refused(vertex, (*action, *arguments), f"{arguments[0]} is of no use with {action[0]}")
+
+
+@pytest.mark.parametrize("action", [action for action in ACTIONS if action[0] != "--resume"])
+def test_only_a_resumed_job_has_an_experiment(vertex: Vertex, action: tuple[str, ...]) -> None:
+    check_refused(vertex, (*action, "--experiment", "films"), f"--experiment is of no use with {action[0]}")
+
+
+@pytest.mark.parametrize("arguments", [("--job-id", "b"), ("--experiment", "films"), ROOT])
+def test_a_resumed_run_of_kubeflow_stays_what_it_is(kubeflow: Kubeflow, arguments: tuple[str, ...]) -> None:
+    check_refused(kubeflow, ("--resume", "a", *arguments), f"{arguments[0]} is of no use with --resume")
+
+
+def test_a_schedule_of_vertex_has_no_experiment(vertex: Vertex, template: Path) -> None:
+    arguments = ("--template", template, *ROOT, "--schedule", "0 3 * * 1", "--experiment", "films")
+    check_refused(vertex, arguments, "--experiment is of no use with --schedule on Vertex")
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--location", "europe-west4"), ("--project", "my-project")])
+def test_kubeflow_has_no_place_of_vertex(
+    kubeflow: Kubeflow, template: Path, monkeypatch: pytest.MonkeyPatch, flag: str, value: str
+) -> None:
+    check_refused(kubeflow, ("--template", template, flag, value), f"{flag} is of use with --backend vertex alone")
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "my-project")
+    monkeypatch.setenv("GOOGLE_CLOUD_REGION", "europe-west4")
+    assert kubeflow.submit("--template", template, "--dry-run").exit_code == 0
