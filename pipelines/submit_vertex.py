@@ -103,7 +103,12 @@ class VertexBackend:
             state = _JOB_STATES.get(failed.state.name)
             if state not in (watch.FAILED, watch.CANCELLED):
                 raise InputError(f"{job} is {state or 'still running'}: only a failed or cancelled job can be resumed.")
-            again = failed.clone(job_id=job_id, pipeline_root=self._options.pipeline_root)
+            again = failed.clone(
+                job_id=job_id,
+                pipeline_root=self._options.pipeline_root,
+                # What the client itself would take from the old job it cannot read.
+                encryption_spec_key_name=failed.gca_resource.encryption_spec.kms_key_name or None,
+            )
             return self._send(again, failed.gca_resource)
 
     def cancel(self, job: str) -> None:

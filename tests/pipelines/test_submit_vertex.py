@@ -86,6 +86,19 @@ def test_a_resumed_run_takes_what_succeeded_from_the_cache(vertex: Vertex, templ
     assert vertex.services.jobs[f"{PARENT}/pipelineJobs/second"].service_account == ACCOUNT
 
 
+def test_a_resumed_run_keeps_its_key_and_labels(vertex: Vertex, template: Path) -> None:
+    key = "projects/my-project/locations/europe-west4/keyRings/ring/cryptoKeys/key"
+    vertex.services.world.failing_tasks["train"] = "It was preempted."
+    vertex.submit(
+        "--template", template, *ROOT, "--job-id", "first", "--encryption-key", key, "--label", "team=films"
+    )  # fmt: skip
+    vertex.services.world.failing_tasks.clear()
+    result = vertex.submit("--resume", "first", "--job-id", "second")
+    assert result.exit_code == 0, result.output
+    job = vertex.services.jobs[f"{PARENT}/pipelineJobs/second"]
+    assert (job.encryption_spec.kms_key_name, job.labels["team"]) == (key, "films")
+
+
 def test_a_job_that_succeeded_cannot_be_resumed(vertex: Vertex, template: Path) -> None:
     vertex.submit("--template", template, *ROOT, "--job-id", "first")
     result = vertex.submit("--resume", "first")
