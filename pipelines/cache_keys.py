@@ -15,8 +15,12 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from components.ncf.errors import InputError
+from pipelines.worker_pools import REDUCTION_SERVER_IMAGE
 
 Spec = Mapping[str, Any]
+
+# Google's own, which compute no result: the one asks Vertex AI for a job, the other passes sums of gradients on.
+_WITHOUT_RESULT = ("gcr.io/ml-pipeline/google-cloud-pipeline-components:", REDUCTION_SERVER_IMAGE)
 
 # What the JSON encoder of Go writes instead of characters that mean something in HTML and JavaScript.
 _GO_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -80,12 +84,15 @@ def changed_steps(before: list[StepKey], after: list[StepKey]) -> list[Change]:
 
 
 def unpinned_images(keys: list[StepKey]) -> dict[str, str]:
-    """Returns the images that are named by a tag, which a rebuild moves without a key changing, and their steps."""
+    """Returns the images that are named by a tag, which a rebuild moves without a key changing, and their steps.
+
+    Without Google's own images that compute no result: what they make does not depend on their version.
+    """
     return {
         image: step.step
         for step in keys
         for image in step.images
-        if "@sha256:" not in image and not image.startswith("gcr.io/ml-pipeline/google-cloud-pipeline-components:")
+        if "@sha256:" not in image and not image.startswith(_WITHOUT_RESULT)
     }
 
 

@@ -518,6 +518,17 @@ def test_what_preflight_warns_of_is_submitted_with_the_warning(vertex: Vertex) -
     assert result.stdout.startswith("warning: scheduling: --spot without --checkpoint-root")
 
 
+def test_a_pool_with_reduction_servers_can_be_submitted(vertex: Vertex) -> None:
+    """Their image is Google's and has a tag alone."""
+    result = vertex.submit(
+        *ROOT, "--target", "vertex-multi-gpu", "--pool", "a100-x8-x2-reduction", *DIGESTS, "--preset", "smoke",
+        "--dataset", "ml-1m", "--job-id", "neumf-9", "--no-wait",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    job = vertex.services.jobs[f"{PARENT}/pipelineJobs/neumf-9"]
+    assert "reductionserver:latest" in json.dumps(json_format.MessageToDict(job._pb.pipeline_spec))
+
+
 def test_a_place_on_this_machine_is_refused(vertex: Vertex, tmp_path: Path) -> None:
     result = vertex.submit(*ROOT, "--dataset", f"csv:{tmp_path}/events.csv")
     assert result.exit_code == 1
