@@ -65,6 +65,11 @@ def with_seconds(cron: str) -> str:
     return f"0 {cron}" if len(cron.split()) == len(_FIELDS) else cron
 
 
+def without_seconds(cron: str) -> str:
+    """Returns an expression of Kubeflow without a sixth field that says the second 0."""
+    return cron.removeprefix("0 ") if len(cron.split()) > len(_FIELDS) else cron
+
+
 def _check_time_zone(cron: str, zone: str, backend: str) -> None:
     if backend == "kfp":
         raise InputError(f"--schedule {cron!r}: Kubeflow runs by its own clock: leave the time zone out.")

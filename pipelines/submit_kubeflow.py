@@ -1,8 +1,11 @@
 """Kubeflow Pipelines, through the client of the kfp package."""
 
 import contextlib
+import functools
+import json
 import os
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,9 @@ import requests
 
 from components.ncf.errors import InputError
 from pipelines import watch
-from pipelines.api_errors import explaining_kfp_errors, retrying
+from pipelines.api_errors import explaining_kfp_errors, is_transient, retrying
 from pipelines.backends import Definition, Schedule, Submission
-from pipelines.cron import with_seconds
+from pipelines.cron import with_seconds, without_seconds
 from pipelines.submit_options import SubmitOptions
 from pipelines.watch import RunState, StepState
 
@@ -58,11 +61,19 @@ class KubeflowBackend:
         """Starts a run and returns its id."""
         with explaining_kfp_errors(self._options), _quiet():
             experiment = self._experiment()
-            run = retrying(
-                lambda: self._client.run_pipeline(experiment, submission.job_id, **self._job(submission)),
-                self._options.poll_s,
-            )
-        return str(run.run_id)
+            before = self._run_ids(experiment, submission.job_id)
+            is_first = True
+
+            def start() -> str:
+                nonlocal is_first
+                # An attempt that seemed to fail may have arrived.
+                arrived = [] if is_first else sorted(self._run_ids(experiment, submission.job_id) - before)
+                is_first = False
+                if arrived:
+                    return arrived[0]
+                return str(self._client.run_pipeline(experiment, submission.job_id, **self._job(submission)).run_id)
+
+            return retrying(start, self._options.poll_s)
 
     def schedule(self, submission: Submission, cron: str) -> Schedule:
         """Makes a recurring run."""
@@ -79,16 +90,14 @@ class KubeflowBackend:
 
     def schedules(self) -> list[Schedule]:
         """Returns all recurring runs that the user may see."""
-        found, token = [], ""
+
+        def page(token: str) -> Any:
+            return self._client.list_recurring_runs(
+                page_token=token, page_size=_PAGE_SIZE, namespace=self._options.namespace
+            )
+
         with explaining_kfp_errors(self._options), _quiet():
-            while True:
-                page = self._client.list_recurring_runs(
-                    page_token=token, page_size=_PAGE_SIZE, namespace=self._options.namespace
-                )
-                found += [_schedule(recurring) for recurring in page.recurring_runs or ()]
-                token = page.next_page_token
-                if not token:
-                    return found
+            return [_schedule(found) for found in self._all(page, "recurring_runs")]
 
     def delete_schedule(self, name: str) -> None:
         """Deletes a recurring run."""
@@ -106,13 +115,23 @@ class KubeflowBackend:
 
     def cancel(self, job: str) -> None:
         """Asks Kubeflow to stop a run."""
+        from kfp_server_api import ApiException
+
+        def terminate() -> None:
+            try:
+                self._client.terminate_run(job)
+            except ApiException as error:
+                # An attempt that seemed to fail may have arrived.
+                if is_transient(error) or self._get(job).state not in ("CANCELING", "CANCELED"):
+                    raise
+
         with explaining_kfp_errors(self._options), _quiet():
-            self._client.terminate_run(job)
+            retrying(terminate, self._options.poll_s)
 
     def state(self, job: str) -> RunState:
         """Returns how far a run is."""
         with explaining_kfp_errors(self._options), _quiet():
-            run = retrying(lambda: self._client.get_run(job), self._options.poll_s)
+            run = self._get(job)
         tasks = (run.run_details.task_details if run.run_details else None) or ()
         steps = tuple(self._step(task) for task in tasks if _is_step(task.display_name))
         error = run.error.message if run.error else ""
@@ -121,7 +140,7 @@ class KubeflowBackend:
     def definition(self, job: str) -> Definition:
         """Returns what a run was submitted with."""
         with explaining_kfp_errors(self._options), _quiet():
-            run = self._client.get_run(job)
+            run = self._get(job)
         spec = run.pipeline_spec.get("pipeline_spec", run.pipeline_spec)
         return Definition(spec, (run.runtime_config.parameters if run.runtime_config else None) or {})
 
@@ -149,7 +168,36 @@ class KubeflowBackend:
 
     def _experiment(self) -> str:
         name = self._options.experiment or _DEFAULT_EXPERIMENT
-        return str(self._client.create_experiment(name, namespace=self._options.namespace).experiment_id)
+        # The client looks for it first, so that a second attempt makes no second one.
+        made = retrying(
+            lambda: self._client.create_experiment(name, namespace=self._options.namespace), self._options.poll_s
+        )
+        return str(made.experiment_id)
+
+    def _get(self, job: str) -> Any:
+        return retrying(lambda: self._client.get_run(job), self._options.poll_s)
+
+    def _run_ids(self, experiment: str, name: str) -> set[str]:
+        """Returns the ids of an experiment's runs of one name."""
+        predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
+        named = json.dumps({"predicates": [predicate]})
+
+        def page(token: str) -> Any:
+            return self._client.list_runs(
+                page_token=token, page_size=_PAGE_SIZE, experiment_id=experiment, filter=named
+            )
+
+        return {str(run.run_id) for run in self._all(page, "runs")}
+
+    def _all(self, page: Callable[[str], Any], field: str) -> Iterator[Any]:
+        """Yields what all pages of a listing have in a field."""
+        token = ""
+        while True:
+            listed = retrying(functools.partial(page, token), self._options.poll_s)
+            yield from getattr(listed, field) or ()
+            token = listed.next_page_token
+            if not token:
+                return
 
     def _job(self, submission: Submission) -> dict[str, Any]:
         return {
@@ -194,9 +242,7 @@ def _is_step(name: str) -> bool:
 
 def _schedule(found: Any) -> Schedule:
     cron = found.trigger.cron_schedule.cron if found.trigger and found.trigger.cron_schedule else ""
-    return Schedule(
-        found.recurring_run_id, found.display_name, cron.removeprefix("0 "), str(found.status or "").lower()
-    )
+    return Schedule(found.recurring_run_id, found.display_name, without_seconds(cron), str(found.status or "").lower())
 
 
 @contextlib.contextmanager

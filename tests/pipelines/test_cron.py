@@ -3,7 +3,7 @@
 import pytest
 
 from components.ncf.errors import InputError
-from pipelines.cron import check_cron, with_seconds
+from pipelines.cron import check_cron, without_seconds, with_seconds
 
 
 @pytest.mark.parametrize("backend", ["vertex", "kfp"])
@@ -80,3 +80,11 @@ def test_what_is_wrong_is_said_in_one_sentence(cron: str, words: str) -> None:
 def test_the_second_has_a_range_too() -> None:
     with pytest.raises(InputError, match="the second 61 is outside 0 to 59"):
         check_cron("61 0 3 * * 1", "kfp")
+
+
+@pytest.mark.parametrize(
+    ("cron", "shown"),
+    [("0 0 3 * * 1", "0 3 * * 1"), ("0 3 * * 1", "0 3 * * 1"), ("30 0 3 * * 1", "30 0 3 * * 1")],
+)
+def test_only_a_second_is_left_out_of_a_listing(cron: str, shown: str) -> None:
+    assert without_seconds(cron) == shown

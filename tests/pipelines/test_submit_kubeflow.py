@@ -95,6 +95,43 @@ def test_an_unavailable_server_is_asked_again(kubeflow: Kubeflow, template: Path
     assert len(kubeflow.services.runs) == 1
 
 
+def losing_the_first_answer(kubeflow: Kubeflow, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The request arrives and is carried out; who sent it hears of a failure."""
+    act = getattr(kubeflow.services, name)
+
+    def act_and_lose_the_answer(argument: object) -> None:
+        monkeypatch.setattr(kubeflow.services, name, act)
+        act(argument)
+        raise HttpError(503, "upstream connect error")
+
+    monkeypatch.setattr(kubeflow.services, name, act_and_lose_the_answer)
+
+
+def test_a_run_whose_answer_was_lost_is_not_started_twice(
+    kubeflow: Kubeflow, template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = job_of(kubeflow.submit("--template", template, "--job-id", "films", "--no-wait").output)
+    losing_the_first_answer(kubeflow, monkeypatch, "create_run")
+    result = kubeflow.submit("--template", template, "--job-id", "films")
+    assert result.exit_code == 0, result.output
+    assert len(kubeflow.services.runs) == 2
+    assert job_of(result.output) in set(kubeflow.services.runs) - {earlier}, "not an earlier run of the same name"
+
+
+def test_reading_and_cancelling_are_tried_again(
+    kubeflow: Kubeflow, template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(kubeflow.submit("--template", template, "--no-wait").output)
+    unavailable = [HttpError(503, "upstream connect error")]
+    kubeflow.server.failures.update({"list_recurring_runs": unavailable * 2, "get_run": unavailable * 2})
+    assert kubeflow.submit("--schedules").exit_code == 0
+    assert kubeflow.submit("--template", template, "--dry-run", "--compare", job).exit_code == 0
+    kubeflow.server.failures["terminate_run"] = unavailable * 2
+    losing_the_first_answer(kubeflow, monkeypatch, "terminate_run")
+    result = kubeflow.submit("--cancel", job)
+    assert (result.exit_code, result.output) == (0, f"cancelling {job}\n")
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [

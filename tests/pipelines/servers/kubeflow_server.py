@@ -62,6 +62,12 @@ class KubeflowServices:
         self.runs[run["run_id"]] = run
         return run
 
+    def list_runs(self, query: Json) -> Json:
+        (predicate,) = json.loads(query["filter"])["predicates"]
+        assert (predicate["operation"], predicate["key"]) == ("EQUALS", "display_name")
+        named = [run for run in self.runs.values() if run["display_name"] == predicate["stringValue"]]
+        return {"runs": [run for run in named if run["experiment_id"] == query["experiment_id"]]}
+
     def get_run(self, run_id: str) -> Json:
         run = self._run(run_id)
         self._step(run)
@@ -69,7 +75,7 @@ class KubeflowServices:
 
     def terminate_run(self, run_id: str) -> Json:
         run = self._run(run_id)
-        if run["state"] in _DONE:
+        if run["state"] in (*_DONE, "CANCELING"):
             raise HttpError(400, f"Failed to terminate a run: the run {run_id} is in the state {run['state']}", 9)
         run["state"] = "CANCELING"
         return {}
@@ -190,6 +196,7 @@ _ROUTES = (
     ("POST", r"/experiments", "create_experiment"),
     ("GET", r"/experiments", "list_experiments"),
     ("POST", r"/runs", "create_run"),
+    ("GET", r"/runs", "list_runs"),
     ("GET", r"/runs/([^/:]+)", "get_run"),
     ("POST", r"/runs/([^/:]+):terminate", "terminate_run"),
     ("POST", r"/runs/([^/:]+):retry", "retry_run"),
