@@ -1,6 +1,7 @@
 """From a command line to a run on a backend, and back to what became of it."""
 
 import contextlib
+import secrets
 import signal
 import tempfile
 import time
@@ -192,12 +193,23 @@ def _submit_template(options: SubmitOptions, template: Path, values: Mapping[str
         return
     submission = Submission(template, values, _job_id(options))
     if options.schedule:
+        _check_new(backend, submission.job_id)
         made = backend.schedule(submission, options.schedule)
         console.print(
             f"schedule {escape(made.name)} ({made.state}): {escape(made.cron)}", soft_wrap=True, highlight=False
         )
         return
     _announce(options, backend, backend.submit(submission), console)
+
+
+def _check_new(backend: Backend, title: str) -> None:
+    """Refuses a schedule that exists: its runs would start twice."""
+    for schedule in backend.schedules():
+        if schedule.title == title:
+            raise InputError(
+                f"There is a schedule {title} ({schedule.name}): choose another --job-id, or delete it with "
+                f"--delete-schedule {schedule.name}."
+            )
 
 
 def _check_pinned(now: Definition) -> None:
@@ -331,7 +343,8 @@ def _load(template: Path) -> Mapping[str, Any]:
 
 
 def _job_id(options: SubmitOptions) -> str:
-    return options.job_id or f"neumf-{time.strftime('%Y%m%d%H%M%S')}"
+    # Two may be submitted within a second.
+    return options.job_id or f"neumf-{time.strftime('%Y%m%d%H%M%S')}-{secrets.token_hex(3)}"
 
 
 def _check_places(parameters: Mapping[str, Mapping[str, Any]]) -> None:

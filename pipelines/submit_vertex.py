@@ -89,17 +89,18 @@ class VertexBackend:
     def schedules(self) -> list[Schedule]:
         """Returns all schedules of the region."""
         with explaining_vertex_errors(self._options):
-            return [_schedule(found) for found in self._sdk.PipelineJobSchedule.list()]
+            found = retrying(self._sdk.PipelineJobSchedule.list, self._options.poll_s)
+        return [_schedule(schedule) for schedule in found]
 
     def delete_schedule(self, name: str) -> None:
         """Deletes a schedule, given by its id or whole name."""
         with explaining_vertex_errors(self._options):
-            self._sdk.PipelineJobSchedule.get(name).delete()
+            retrying(lambda: self._sdk.PipelineJobSchedule.get(name), self._options.poll_s).delete()
 
     def resume(self, job: str, job_id: str) -> str:
         """Submits the same pipeline with the same parameters again: the cache holds the steps that succeeded."""
         with explaining_vertex_errors(self._options):
-            failed = self._sdk.PipelineJob.get(job)
+            failed = self._get(job)
             state = _JOB_STATES.get(failed.state.name)
             if state not in (watch.FAILED, watch.CANCELLED):
                 raise InputError(f"{job} is {state or 'still running'}: only a failed or cancelled job can be resumed.")
@@ -113,13 +114,24 @@ class VertexBackend:
 
     def cancel(self, job: str) -> None:
         """Asks Vertex to stop a job."""
+        from google.api_core.exceptions import FailedPrecondition
+
+        def cancel() -> None:
+            try:
+                found.cancel()
+            except FailedPrecondition:
+                # An attempt that seemed to fail may have arrived.
+                if self._get(job).state.name not in ("PIPELINE_STATE_CANCELLING", "PIPELINE_STATE_CANCELLED"):
+                    raise
+
         with explaining_vertex_errors(self._options):
-            self._sdk.PipelineJob.get(job).cancel()
+            found = self._get(job)
+            retrying(cancel, self._options.poll_s)
 
     def state(self, job: str) -> RunState:
         """Returns how far a job is."""
         with explaining_vertex_errors(self._options):
-            found = retrying(lambda: self._sdk.PipelineJob.get(job), self._options.poll_s).gca_resource
+            found = self._get(job).gca_resource
         steps = tuple(self._steps(found.job_detail.task_details))
         return RunState(_JOB_STATES.get(found.state.name, watch.RUNNING), steps, found.error.message)
 
@@ -128,7 +140,7 @@ class VertexBackend:
         from google.protobuf import json_format
 
         with explaining_vertex_errors(self._options):
-            message = self._sdk.PipelineJob.get(job).gca_resource._pb
+            message = self._get(job).gca_resource._pb
         values = json_format.MessageToDict(message.runtime_config).get("parameterValues", {})
         return Definition(json_format.MessageToDict(message.pipeline_spec), values)
 
@@ -136,6 +148,9 @@ class VertexBackend:
         """Returns the job's page of the console."""
         place = f"locations/{self._options.location}/pipelines/runs/{job.rpartition('/')[2]}"
         return f"{_CONSOLE}/vertex-ai/{place}?project={self._options.project}"
+
+    def _get(self, job: str) -> Any:
+        return retrying(lambda: self._sdk.PipelineJob.get(job), self._options.poll_s)
 
     def _pipeline_job(self, submission: Submission) -> Any:
         return self._sdk.PipelineJob(

@@ -3,7 +3,7 @@
 import pytest
 
 from components.ncf.errors import InputError
-from pipelines.cron import check_cron, without_seconds, with_seconds
+from pipelines.cron import check_cron, with_seconds, without_seconds
 
 
 @pytest.mark.parametrize("backend", ["vertex", "kfp"])

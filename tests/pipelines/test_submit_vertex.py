@@ -160,6 +160,34 @@ def test_an_unavailable_server_is_asked_again(vertex: Vertex, template: Path) ->
     assert vertex.server.calls.count("create_pipeline_job") == 3
 
 
+def test_reading_and_cancelling_are_tried_again(vertex: Vertex, template: Path) -> None:
+    vertex.submit("--template", template, *ROOT, "--job-id", "neumf-4", "--no-wait")
+    unavailable = [ApiError(StatusCode.UNAVAILABLE, "The service is currently unavailable.")]
+    for method in ("list_schedules", "get_pipeline_job", "cancel_pipeline_job"):
+        vertex.server.failures[method] = unavailable * 2
+    assert vertex.submit("--schedules").exit_code == 0
+    cancel = vertex.services.cancel_pipeline_job
+
+    def cancel_and_lose_the_answer(request: object) -> object:
+        vertex.services.cancel_pipeline_job = cancel  # type: ignore[method-assign]
+        cancel(request)
+        raise ApiError(StatusCode.UNAVAILABLE, "Connection reset.")
+
+    vertex.services.cancel_pipeline_job = cancel_and_lose_the_answer  # type: ignore[method-assign]
+    result = vertex.submit("--cancel", "neumf-4")
+    assert (result.exit_code, result.output) == (0, "cancelling neumf-4\n")
+    assert vertex.server.calls.count("cancel_pipeline_job") == 4
+
+
+def test_jobs_of_one_second_have_ids_of_their_own(
+    vertex: Vertex, template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "strftime", lambda _: "20260301120000")
+    for _ in range(2):
+        assert vertex.submit("--template", template, *ROOT, "--no-wait").exit_code == 0
+    assert len(vertex.services.jobs) == 2
+
+
 def test_a_server_that_stays_unavailable_is_given_up(vertex: Vertex, template: Path) -> None:
     unavailable = ApiError(StatusCode.UNAVAILABLE, "The service is currently unavailable.")
     vertex.server.failures["create_pipeline_job"] = [unavailable] * 100
@@ -464,6 +492,18 @@ def test_a_schedule_is_made_listed_and_deleted(vertex: Vertex, template: Path) -
     assert vertex.submit("--schedules").output == f"{schedule.name}  TZ=Europe/Paris 0 3 * * 1  active  weekly\n"
     assert vertex.submit("--delete-schedule", schedule.name).exit_code == 0
     assert vertex.submit("--schedules").output == ""
+
+
+def test_a_schedule_is_not_made_twice(vertex: Vertex, template: Path) -> None:
+    """As after an answer that was lost."""
+    weekly = ("--template", template, *ROOT, "--job-id", "weekly", "--schedule", "0 3 * * 1")
+    assert vertex.submit(*weekly).exit_code == 0
+    (name,) = vertex.services.schedules
+    again = vertex.submit(*weekly)
+    assert again.exit_code == 1
+    assert again.stderr.startswith(f"error: There is a schedule weekly ({name}): choose another --job-id")
+    assert list(vertex.services.schedules) == [name]
+    assert vertex.submit(*weekly, "--job-id", "weekly-2").exit_code == 0
 
 
 def test_the_whole_pipeline_is_compiled_and_submitted(vertex: Vertex) -> None:
