@@ -1,6 +1,7 @@
 """From a command line to a run on a backend, and back to what became of it."""
 
 import contextlib
+import json
 import secrets
 import signal
 import tempfile
@@ -53,13 +54,7 @@ def submit(
     Raises:
         InputError: A mistake, an error of the backend, a run that failed or was cancelled, or Ctrl-C.
     """
-    if options.backend == "kfp" and placement.is_vertex:
-        raise InputError(f"--target {placement.target} is of use with --backend vertex alone: leave it out.")
-    if options.schedule and placement.checkpoint_root:
-        raise InputError(
-            "--schedule and --checkpoint-root exclude each other: a later run's examples are others, and train refuses "
-            "another run's checkpoints."
-        )
+    _check_target(options, placement)
     if options.list_schedules:
         _print_schedules(_backend(options), console)
     elif options.delete_schedule:
@@ -79,6 +74,16 @@ def submit(
             _submit_template(options, template, values, console)
 
 
+def _check_target(options: SubmitOptions, placement: Placement) -> None:
+    """Refuses a target that the backend cannot run."""
+    if options.backend == "kfp" and placement.is_vertex:
+        raise InputError(f"--target {placement.target} is of use with --backend vertex alone: leave it out.")
+    if options.backend == "vertex" and not placement.is_vertex:
+        raise InputError(f"--target {placement.target} does not run on Vertex AI: choose one that begins with vertex-.")
+    if placement.target == "local":
+        raise InputError("--target local is for this machine, where `neumf run` runs the pipeline: leave it out.")
+
+
 def _prepare(
     options: SubmitOptions,
     placement: Placement,
@@ -90,8 +95,7 @@ def _prepare(
     """Returns a compiled pipeline and the parameters that differ from its defaults."""
     if options.template is None:
         parameters = resolve_parameters(preset, overrides)
-        check_parameters(parameters)
-        _check_places(parameters)
+        _check(options, parameters, placement.checkpoint_root)
         if options.preflight:
             place = (options.location, options.pipeline_root, options.service_account)
             _check_plan(Plan(placement, parameters, *place, None), console)
@@ -101,6 +105,8 @@ def _prepare(
         return template, {}
     if preset != DEFAULT_PRESET:
         raise InputError(f"--preset {preset} is of no use with --template: compile the preset into it.")
+    if options.template.is_dir():
+        raise InputError(f"--template {options.template} is a folder: name the file in it that `neumf compile` wrote.")
     if not options.template.is_file():
         raise InputError(f"--template {options.template} does not exist: `neumf compile` writes it.")
     from pipelines.neumf import pipeline_parameter
@@ -108,11 +114,11 @@ def _prepare(
     named = [tuple(override.partition("=")[0].strip().split(".")) for override in overrides]
     changes = resolve_parameters(DEFAULT_PRESET, overrides)
     spec = _load(options.template)
+    _check_backend(options, spec)
     parameters = _parameters_of(spec)
     for step, name in named:
         parameters[step][name] = changes[step][name]
-    check_parameters(parameters)
-    _check_places(parameters)
+    _check(options, parameters, None)
     compiled_digest = parameters["download"]["data_digest"]
     _add_data_digest(options, parameters["download"], console)
     if parameters["download"]["data_digest"] != compiled_digest:
@@ -347,6 +353,29 @@ def _job_id(options: SubmitOptions) -> str:
     return options.job_id or f"neumf-{time.strftime('%Y%m%d%H%M%S')}-{secrets.token_hex(3)}"
 
 
-def _check_places(parameters: Mapping[str, Mapping[str, Any]]) -> None:
+def _check(options: SubmitOptions, parameters: Mapping[str, Mapping[str, Any]], checkpoint_root: str | None) -> None:
+    """Refuses values and places that would fail where the steps run.
+
+    Args:
+        options: What is asked for.
+        parameters: Every parameter of every step.
+        checkpoint_root: What a folder for checkpoints will be made of, beside `train.checkpoint_dir`.
+    """
+    check_parameters(parameters)
     for sentence in places_on_this_machine(parameters):
         raise InputError(sentence)
+    if options.schedule and (checkpoint_root or parameters["train"]["checkpoint_dir"]):
+        raise InputError(
+            "--schedule goes neither with --checkpoint-root nor with train.checkpoint_dir: a later run's examples are "
+            "others, and train refuses another run's checkpoints. Compile without it."
+        )
+
+
+def _check_backend(options: SubmitOptions, spec: Mapping[str, Any]) -> None:
+    """Refuses a pipeline of Vertex AI's own on Kubeflow: its training is a custom job."""
+    text = json.dumps(spec)
+    if options.backend == "kfp" and ("{{$.pipeline_google_cloud_" in text or "worker_pool_specs" in text):
+        raise InputError(
+            f"--template {options.template} was compiled for Vertex AI, where training is a custom job: compile again "
+            "with --target kfp."
+        )

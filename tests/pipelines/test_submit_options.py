@@ -75,3 +75,42 @@ def test_kubeflow_has_no_place_of_vertex(
     monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "my-project")
     monkeypatch.setenv("GOOGLE_CLOUD_REGION", "europe-west4")
     assert kubeflow.submit("--template", template, "--dry-run").exit_code == 0
+
+
+@pytest.mark.parametrize("target", ["kfp", "local"])
+def test_vertex_takes_no_other_target(vertex: Vertex, target: str) -> None:
+    check_refused(vertex, (*ROOT, "--target", target), f"--target {target} does not run on Vertex AI")
+
+
+@pytest.mark.parametrize(("target", "words"), [("vertex-cpu", "--backend vertex alone"), ("local", "for this machine")])
+def test_kubeflow_takes_no_other_target(kubeflow: Kubeflow, target: str, words: str) -> None:
+    check_refused(kubeflow, ("--target", target), words)
+
+
+@pytest.fixture
+def compiled(tmp_path: Path) -> Path:
+    """The real pipeline for Vertex AI, with a root for checkpoints."""
+    path = tmp_path / "compiled.yaml"
+    digest = f"sha256:{'a' * 64}"
+    images = ("download", "generate", "baseline", "publish", "train")
+    root = ("--checkpoint-root", "gs://my-bucket/kept")
+    made = run_neumf(
+        "compile", "--target", "vertex-cpu", *root, *(f"--image-digest={name}={digest}" for name in images),
+        "--dataset", "ml-1m", "--output", path,
+    )  # fmt: skip
+    assert made.exit_code == 0, made.output
+    return path
+
+
+def test_kubeflow_takes_no_template_of_vertex(kubeflow: Kubeflow, compiled: Path) -> None:
+    check_refused(kubeflow, ("--template", compiled), f"--template {compiled} was compiled for Vertex AI")
+
+
+def test_a_schedule_takes_no_checkpoints_that_are_compiled_in(vertex: Vertex, compiled: Path) -> None:
+    arguments = (*ROOT, "--template", compiled, "--schedule", "0 3 * * 1")
+    check_refused(vertex, arguments, "--schedule goes neither with --checkpoint-root nor with train.checkpoint_dir")
+    assert vertex.submit(*ROOT, "--template", compiled, "--dry-run").exit_code == 0
+
+
+def test_a_template_that_is_a_folder_is_named(vertex: Vertex, tmp_path: Path) -> None:
+    check_refused(vertex, (*ROOT, "--template", tmp_path), f"--template {tmp_path} is a folder")
