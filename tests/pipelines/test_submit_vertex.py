@@ -562,7 +562,7 @@ def test_a_pool_with_reduction_servers_can_be_submitted(vertex: Vertex) -> None:
     """Their image is Google's and has a tag alone."""
     result = vertex.submit(
         *ROOT, "--target", "vertex-multi-gpu", "--pool", "a100-x8-x2-reduction", *DIGESTS, "--preset", "smoke",
-        "--dataset", "ml-1m", "--job-id", "neumf-9", "--no-wait",
+        "--dataset", "ml-1m", "--set", "train.global_batch_size=512", "--job-id", "neumf-9", "--no-wait",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     job = vertex.services.jobs[f"{PARENT}/pipelineJobs/neumf-9"]
