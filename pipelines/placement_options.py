@@ -71,11 +71,16 @@ def read_image_digests(pairs: Iterable[str], file: Path | None) -> dict[str, str
     if file is not None:
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
-            digests.update({str(name): str(digest) for name, digest in content.items()})
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(
                 f"--image-digests-file {file} cannot be read as a JSON object of image names and digests ({error})."
             ) from error
+        if not isinstance(content, dict):
+            raise InputError(
+                f'--image-digests-file {file} holds no JSON object: write {{"train": "sha256:…"}}, a digest for each '
+                "image's name."
+            )
+        digests.update({str(name): str(digest) for name, digest in content.items()})
     return {**digests, **_pairs("--image-digest", pairs, "train=sha256:…")}
 
 
@@ -158,11 +163,13 @@ def _resources(target: str, texts: tuple[str, ...]) -> dict[str, Resources]:
 
 
 def _pairs(option: str, texts: Iterable[str], example: str) -> dict[str, str]:
-    pairs = {}
+    pairs: dict[str, str] = {}
     for text in texts:
         name, separator, value = text.partition("=")
         if not separator or not name or not value:
             raise InputError(f"{option} {text!r} is not of the form NAME=VALUE, as {example}.")
+        if name in pairs:
+            raise InputError(f"{option} gives {name} twice, {pairs[name]} and {value}: leave one out.")
         pairs[name] = value
     return pairs
 

@@ -43,6 +43,10 @@ FORMS: Mapping[str, Form] = {
         "pipeline-runner, the name of a Kubernetes service account in the namespace and not Google's e-mail address",
     ),
     "namespace": Form(rf"(?=.{{1,63}}$){_NAME}", "NAMESPACE, lower-case letters, digits and hyphens, at most 63"),
+    "host": Form(
+        r"(https?://)?(\[[0-9a-fA-F:]+\]|[^\s/:]+)(:[0-9]+)?(/\S*)?",
+        "https://HOST/PATH, or http:// where it has no TLS",
+    ),
     "network": Form(
         rf"projects/[0-9]+/global/networks/{_NAME}",
         "projects/PROJECT-NUMBER/global/networks/NAME, with the project's number and not its name",

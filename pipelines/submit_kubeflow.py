@@ -45,7 +45,7 @@ class KubeflowBackend:
             InputError: The host does not answer, or does not accept the token.
         """
         self._options = options
-        token = options.token_file.read_text(encoding="utf-8").strip() if options.token_file else None
+        token = options.token()
         self._host = _host(options)
         self._probe(token)
         from kfp.client import Client

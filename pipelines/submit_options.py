@@ -15,6 +15,7 @@ from pipelines.given_options import given_flags, refuse_beside
 from pipelines.resource_names import check_label, check_name
 
 BACKENDS = ("vertex", "kfp")
+_LONGEST_POLL_S = 3600
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
 
 Command = Callable[..., Any]
@@ -83,8 +84,11 @@ class SubmitOptions:
             raise InputError(f"{' and '.join(map(_flag, chosen))} exclude each other: give one.")
         if self.schedule is not None:
             check_cron(self.schedule, self.backend)
-        if self.poll_s <= 0:
-            raise InputError(f"--poll {self.poll_s:g} must be more than 0 seconds.")
+        if not 0 < self.poll_s <= _LONGEST_POLL_S:
+            raise InputError(f"--poll {self.poll_s:g} must be more than 0 seconds and at most {_LONGEST_POLL_S}.")
+        # A job's id has no dot.
+        if self.compare and "." in Path(self.compare).name and not Path(self.compare).is_file():
+            raise InputError(f"--compare {self.compare} does not exist: give a compiled pipeline, or a job.")
         if self.backend == "vertex":
             self._check_vertex()
         else:
@@ -103,6 +107,7 @@ class SubmitOptions:
             )
 
     def _check_syntax(self) -> None:
+        check_name("--project", "project", self.project)
         check_name("--pipeline-root", "pipeline_root", self.pipeline_root)
         check_name("--service-account", "service_account", self.service_account)
         check_name("--network", "network", self.network)
@@ -120,6 +125,7 @@ class SubmitOptions:
         check_name("--pipeline-root", "kubeflow_pipeline_root", self.pipeline_root)
         check_name("--service-account", "kubernetes_service_account", self.service_account)
         check_name("--namespace", "namespace", self.namespace)
+        check_name("--host", "host", self.host)
         if not self.offline and not self.host:
             raise InputError(
                 "Kubeflow needs --host, the address of its Pipelines API: give it, or set KF_PIPELINES_ENDPOINT."
@@ -128,6 +134,7 @@ class SubmitOptions:
             path = getattr(self, name)
             if path is not None and not path.is_file():
                 raise InputError(f"{_flag(name)} {path} does not exist.")
+        self.token()
 
     @property
     def offline(self) -> bool:
@@ -144,6 +151,25 @@ class SubmitOptions:
     def sends(self) -> bool:
         """Whether a pipeline is submitted or scheduled."""
         return not self.dry_run and not any(getattr(self, name) for name in _ACTIONS if name != "schedule")
+
+    def token(self) -> str | None:
+        """Returns what `token_file` holds; None without one.
+
+        Raises:
+            InputError: It holds no token, or more.
+        """
+        if self.token_file is None:
+            return None
+        try:
+            token = self.token_file.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"--token-file {self.token_file} cannot be read as a token ({type(error).__name__}): name a text file "
+                "with the bearer token."
+            ) from error
+        if not token.isprintable() or len(token.split()) != 1:
+            raise InputError(f"--token-file {self.token_file} must hold one line, the bearer token, and nothing else.")
+        return token
 
     def label_values(self) -> dict[str, str]:
         """Returns the labels by their names.

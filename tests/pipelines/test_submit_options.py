@@ -114,3 +114,53 @@ def test_a_schedule_takes_no_checkpoints_that_are_compiled_in(vertex: Vertex, co
 
 def test_a_template_that_is_a_folder_is_named(vertex: Vertex, tmp_path: Path) -> None:
     check_refused(vertex, (*ROOT, "--template", tmp_path), f"--template {tmp_path} is a folder")
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e300", "3601", "-1"])
+def test_a_distance_that_nobody_can_wait_is_refused_before_the_job(
+    vertex: Vertex, template: Path, seconds: str
+) -> None:
+    words = "must be more than 0 seconds and at most 3600"
+    check_refused(vertex, ("--template", template, *ROOT, "--poll", seconds), words)
+
+
+@pytest.mark.parametrize("content", [b"\x7fELF\xff\x00", "jeton-é".encode(), b"one\ntwo\n", b"a b", b" \n", b"a\x00b"])
+def test_a_file_without_a_token_is_one_sentence(
+    kubeflow: Kubeflow, template: Path, tmp_path: Path, content: bytes
+) -> None:
+    file = tmp_path / "no-token"
+    file.write_bytes(content)
+    for dry in ((), ("--dry-run",)):
+        check_refused(kubeflow, ("--template", template, "--token-file", file, *dry), f"--token-file {file} ")
+
+
+def test_a_file_to_compare_with_has_to_exist(vertex: Vertex, template: Path) -> None:
+    arguments = ("--template", template, "--dry-run", "--compare", "nope.yaml")
+    check_refused(vertex, arguments, "--compare nope.yaml does not exist: give a compiled pipeline, or a job")
+
+
+@pytest.mark.parametrize("host", ["ftp://x", "https://", "http://a b", "https://x:port", "https:/x"])
+def test_a_host_is_one_of_the_web(kubeflow: Kubeflow, template: Path, host: str) -> None:
+    check_refused(kubeflow, ("--template", template, "--host", host), f"--host {host!r} is not of the form https://")
+
+
+@pytest.mark.parametrize("host", ["localhost:8080", "http://[::1]:8080/pipeline", "https://kubeflow.example.com/a/b"])
+def test_a_host_may_have_a_port_and_a_path(kubeflow: Kubeflow, template: Path, host: str) -> None:
+    assert kubeflow.submit("--template", template, "--host", host, "--dry-run").exit_code == 0
+
+
+def test_a_project_is_named_by_its_id(vertex: Vertex, template: Path) -> None:
+    arguments = ("--template", template, *ROOT, "--project", "My Project", "--dry-run")
+    check_refused(vertex, arguments, "--project 'My Project' is not of the form PROJECT, its id and not its title")
+
+
+def test_a_label_has_one_value(vertex: Vertex, template: Path) -> None:
+    arguments = ("--template", template, *ROOT, "--label", "team=films", "--label", "team=books")
+    check_refused(vertex, arguments, "--label gives team twice, films and books")
+
+
+@pytest.mark.parametrize("content", ["[]", '"train"', "1", "null"])
+def test_digests_are_an_object(vertex: Vertex, tmp_path: Path, content: str) -> None:
+    file = tmp_path / "digests.json"
+    file.write_text(content)
+    check_refused(vertex, (*ROOT, "--image-digests-file", file), f"--image-digests-file {file} holds no JSON object")
