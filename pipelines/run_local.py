@@ -38,8 +38,8 @@ _TASK_STARTED = re.compile(r"Executing task '([\w-]+)'")
 _TASK_ENDED = re.compile(r"Task '([\w-]+)' finished with status (\w+)")
 # What kfp's own executor says inside a step.
 _EXECUTOR_MARK = "[KFP Executor "
-# The last line of a traceback.
-_RAISED = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception)\b")
+# The last line of a traceback, or the first of what Python says of a crash.
+_RAISED = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception)\b|Fatal Python error: ")
 _LINES_KEPT = 1_000
 
 

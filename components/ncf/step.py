@@ -1,5 +1,6 @@
 """What every step's entry does around its work: set up logging and report a user's mistake as one sentence."""
 
+import faulthandler
 import logging
 import os
 import sys
@@ -19,6 +20,8 @@ def running_step(name: str) -> Iterator[None]:
     Args:
         name: The step's name, which starts each line.
     """
+    # A crash in a library has no last words otherwise.
+    faulthandler.enable(sys.__stderr__ or 2)
     # Only this project's logger: what libraries log is theirs, and must not look like the step's own words.
     logger = logging.getLogger("components")
     handler = logging.StreamHandler(sys.stderr)

@@ -1,6 +1,8 @@
 """What the runner says is not believed: the watcher reads its lines and the outputs decide."""
 
 import io
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -46,6 +48,14 @@ def test_a_defect_is_reported_by_its_last_line() -> None:
     watcher = _Watcher(io.StringIO(), Recorder())
     watcher.write("12:00:00.000 - INFO - Executing task 'train'\n    Traceback …\n    KeyError: 'x'\n")
     assert str(watcher.failure("inner task failed")) == "The step train failed: KeyError: 'x'"
+
+
+def test_a_crash_is_reported_by_what_python_says_of_it() -> None:
+    program = "import os\nfrom components.ncf.step import running_step\nwith running_step('train'):\n    os.abort()\n"
+    words = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stderr
+    watcher = _Watcher(io.StringIO(), Recorder())
+    watcher.write("12:00:00.000 - INFO - Executing task 'train'\n" + textwrap.indent(words, "    "))
+    assert str(watcher.failure("it was killed")) == "The step train failed: Fatal Python error: Aborted"
 
 
 def test_progress_is_not_taken_for_an_error() -> None:
