@@ -18,12 +18,13 @@ from typing import Any
 import components
 from components.ncf.errors import InputError
 from components.ncf.manifest import file_digest
+from pipelines.places import PLACES
 
 # Settings that decide how numbers are computed or what is logged: a step in a container has those of the caller.
 _ENVIRONMENT_PREFIXES = ("OPENBLAS_", "OMP_", "TF_", "XLA_")
-# The pipeline's parameters that may name a file or folder of this machine.
-_READ = ("download_mirror", "download_titles", "evaluate_champion")
-_WRITTEN = "_checkpoint_dir"
+# The pipeline's parameters that name a file or folder: the one that train writes to, and the others.
+_WRITTEN = "train_checkpoint_dir"
+_READ = tuple(name for name in map("_".join, PLACES) if name != _WRITTEN)
 # What images/build.sh says of the steps' code in an image.
 CODE_LABEL = "neumf.code"
 
@@ -115,11 +116,11 @@ def places(parameters: Mapping[str, Any]) -> dict[Path, bool]:
     elif kind == "ncf" and (prefix := _local(place)):
         read.append(prefix.parent)
     found = {path: True for path in read if path is not None and path.exists()}
-    for name, value in parameters.items():
-        if name.endswith(_WRITTEN) and (path := _local(str(value))):
-            # An engine makes what it does not find as root.
-            path.mkdir(parents=True, exist_ok=True)
-            found[path] = False
+    written = _local(str(parameters.get(_WRITTEN, "")))
+    if written is not None:
+        # An engine makes what it does not find as root.
+        written.mkdir(parents=True, exist_ok=True)
+        found[written] = False
     return found
 
 

@@ -8,10 +8,8 @@ from typing import Any
 
 from components.ncf.errors import InputError
 from components.ncf.manifest import read_manifest
+from pipelines.places import PLACES
 from pipelines.presets import DEFAULTS, PRESETS, SHARED, Parameters
-
-# Parameters that may name a file or folder of this machine, beside download.dataset.
-_PLACES = (("download", "titles"), ("train", "checkpoint_dir"), ("evaluate", "champion"))
 
 
 def resolve_parameters(preset: str, overrides: Iterable[str]) -> Parameters:
@@ -187,8 +185,9 @@ def _complete_paths(parameters: Parameters) -> None:
     kind, separator, place = download["dataset"].partition(":")
     if kind in ("csv", "ncf"):
         download["dataset"] = f"{kind}{separator}{_absolute(place)}"
-    for step, name in _PLACES:
-        parameters[step][name] = _absolute(parameters[step][name])
+    for step, name in PLACES:
+        if (step, name) != ("download", "mirror"):  # always a URI
+            parameters[step][name] = _absolute(parameters[step][name])
 
 
 def _absolute(place: str) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+# Parameters that name a file or folder, beside download.dataset.
+PLACES = (("download", "mirror"), ("download", "titles"), ("train", "checkpoint_dir"), ("evaluate", "champion"))
 # What a container on a platform can read: buckets, web servers, and what is mounted there.
 _ELSEWHERE = ("gs://", "https://", "http://", "/gcs/", "/mnt/")
 
@@ -13,14 +15,10 @@ def places_on_this_machine(parameters: Mapping[str, Mapping[str, Any]]) -> Itera
     Args:
         parameters: Every parameter of every step.
     """
-    download = parameters["download"]
-    kind, separator, uri = download["dataset"].partition(":")
+    kind, separator, uri = parameters["download"]["dataset"].partition(":")
     places = {
         "download.dataset": uri if separator and kind in ("csv", "ncf") else "",
-        "download.mirror": download["mirror"],
-        "download.titles": download["titles"],
-        "train.checkpoint_dir": parameters["train"]["checkpoint_dir"],
-        "evaluate.champion": parameters["evaluate"]["champion"],
+        **{f"{step}.{name}": parameters[step][name] for step, name in PLACES},
     }
     for name, place in places.items():
         if place and not place.startswith(_ELSEWHERE):

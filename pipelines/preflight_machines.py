@@ -1,6 +1,5 @@
 """What Vertex AI would refuse about machines, found before they are asked for."""
 
-import difflib
 from collections.abc import Iterator
 
 from pipelines.findings import Finding, error, warning
@@ -10,13 +9,13 @@ from pipelines.machines import (
     CPU_MACHINES,
     FLEX_START_GPUS,
     GPU_COUNTS,
-    REGIONS,
     SOURCES,
     TPU_CORES,
     TPU_TOPOLOGIES,
     TPU_V5E,
 )
 from pipelines.placement import Placement
+from pipelines.regions import region_mistake
 from pipelines.worker_pools import POOLS, Machine, WorkerPool
 
 
@@ -26,7 +25,9 @@ def check_machines(placement: Placement, region: str | None) -> Iterator[Finding
     if pool is None or not placement.is_vertex:
         return
     if region is not None:
-        yield from _check_name(region)
+        mistake = region_mistake(region)
+        if mistake:
+            yield error("region", mistake)
     for role, machine in _machines(pool):
         yield from _check_machine(role, machine)
         if region is not None:
@@ -38,16 +39,6 @@ def check_machines(placement: Placement, region: str | None) -> Iterator[Finding
 def accelerator_of(machine: Machine) -> str:
     """Returns the key of `ACCELERATORS` for a machine; empty if it has none."""
     return TPU_V5E if machine.tpu_topology else machine.accelerator_type
-
-
-def _check_name(region: str) -> Iterator[Finding]:
-    if region in REGIONS:
-        return  # without the two seconds that the client takes to import
-    from google.cloud.aiplatform.constants.base import SUPPORTED_REGIONS
-
-    if region not in SUPPORTED_REGIONS:
-        nearest = difflib.get_close_matches(region.lower(), SUPPORTED_REGIONS, n=1) or ["us-central1"]
-        yield error("region", f"Vertex has no region {region!r}: use one such as {nearest[0]}.")
 
 
 def _machines(pool: WorkerPool) -> Iterator[tuple[str, Machine]]:

@@ -26,6 +26,7 @@ from pipelines.placement import Placement
 from pipelines.places import places_on_this_machine
 from pipelines.preflight import IMAGE_TAG, Plan, check_plan
 from pipelines.presets import DEFAULT_PRESET, Parameters
+from pipelines.regions import region_mistake
 from pipelines.submit_options import SubmitOptions
 from pipelines.watch import RunState, check_outcome, follow
 
@@ -231,10 +232,9 @@ def _finish_dry_run(options: SubmitOptions, now: Definition, console: Console) -
     """Makes the checks that submitting makes and the plan does not need, and says which cannot be made."""
     if options.caching:
         _check_pinned(now)
-    if options.backend == "vertex" and options.location:
-        from pipelines.submit_vertex import check_region
-
-        check_region(options.location)
+    mistake = region_mistake(options.location) if options.backend == "vertex" and options.location else None
+    if mistake:
+        raise InputError(mistake)
     if options.missing:
         _say(console, f"not checked: {', '.join(options.missing)}, without which nothing can be submitted")
 

@@ -62,15 +62,12 @@ class KubeflowBackend:
         with explaining_kfp_errors(self._options), _quiet():
             experiment = self._experiment()
             before = self._run_ids(experiment, submission.job_id)
-            is_first = True
 
             def start() -> str:
-                nonlocal is_first
                 # An attempt that seemed to fail may have arrived.
-                arrived = [] if is_first else sorted(self._run_ids(experiment, submission.job_id) - before)
-                is_first = False
+                arrived = self._run_ids(experiment, submission.job_id) - before
                 if arrived:
-                    return arrived[0]
+                    return min(arrived)
                 return str(self._client.run_pipeline(experiment, submission.job_id, **self._job(submission)).run_id)
 
             return retrying(start, self._options.poll_s)

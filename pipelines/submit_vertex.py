@@ -8,6 +8,7 @@ from components.ncf.errors import InputError
 from pipelines import watch
 from pipelines.api_errors import explaining_vertex_errors, retrying
 from pipelines.backends import Definition, Schedule, Submission
+from pipelines.regions import region_mistake
 from pipelines.submit_options import SubmitOptions
 from pipelines.watch import RunState, StepState
 
@@ -32,18 +33,6 @@ _JOB_STATES = {
 }
 
 
-def check_region(location: str) -> None:
-    """Refuses what Google's client would refuse, without signing in.
-
-    Raises:
-        InputError: The client knows no such region.
-    """
-    from google.cloud.aiplatform.constants.base import SUPPORTED_REGIONS
-
-    if location not in SUPPORTED_REGIONS:
-        raise InputError(f"Vertex has no region {location}: choose another --location.")
-
-
 class VertexBackend:
     """A `pipelines.backends.Backend`."""
 
@@ -54,7 +43,9 @@ class VertexBackend:
             InputError: There are no credentials, or the region is unknown.
         """
         self._options = options
-        check_region(str(options.location))
+        mistake = region_mistake(str(options.location))
+        if mistake:
+            raise InputError(mistake)
         with explaining_vertex_errors(options):
             from google.cloud import aiplatform
 

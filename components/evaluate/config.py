@@ -54,8 +54,7 @@ class EvaluateConfig:
             )
         if self.num_bootstrap_samples < 100:
             raise InputError(
-                f"evaluate.num_bootstrap_samples is {self.num_bootstrap_samples}: it must be at least 100, or the "
-                "interval is chance."
+                f"evaluate.num_bootstrap_samples is {self.num_bootstrap_samples}: an interval takes at least 100."
             )
         if self.num_example_users < 0:
             raise InputError(f"evaluate.num_example_users is {self.num_example_users}: it must not be negative.")

@@ -71,15 +71,12 @@ class Reporter:
             entry["epoch"], self._num_epochs, entry["loss"], quality, entry["examples_per_s"] / 1e6, remark,
         )  # fmt: skip
         self.write(entry)
-        self._with_each_writer(lambda: tf.summary.histogram("step_time_ms", self._step_times_ms, step=entry["epoch"]))
-        for folder, writer in list(self._writers.items()):
-            with self._giving_up(folder):
-                writer.flush()
+        self._with_each_writer(lambda _: tf.summary.histogram("step_time_ms", self._step_times_ms, step=entry["epoch"]))
 
     def write(self, entry: Mapping[str, Any]) -> None:
         """Writes an epoch's figures for TensorBoard alone."""
 
-        def write_scalars() -> None:
+        def write_scalars(_writer: Any) -> None:
             for name in _SCALARS:
                 if name in entry:
                     tf.summary.scalar(name, entry[name], step=entry["epoch"])
@@ -101,14 +98,13 @@ class Reporter:
 
     def close(self) -> None:
         """Closes TensorBoard's files."""
-        for folder, writer in list(self._writers.items()):
-            with self._giving_up(folder):
-                writer.close()
+        self._with_each_writer(lambda writer: writer.close())
 
-    def _with_each_writer(self, write: Callable[[], None]) -> None:
+    def _with_each_writer(self, work: Callable[[Any], None]) -> None:
         for folder, writer in list(self._writers.items()):
+            # Flushes at its end.
             with self._giving_up(folder), writer.as_default():
-                write()
+                work(writer)
 
     @contextmanager
     def _giving_up(self, folder: str) -> Iterator[None]:
