@@ -529,6 +529,24 @@ PLANNED = (*ROOT, *DIGESTS, "--image-digest", f"train-tpu={IMAGES['train'].repla
            "--dataset", "ml-1m", "--preset", "smoke")  # fmt: skip
 
 
+@pytest.mark.parametrize("target", ["vertex-cpu", "vertex-gpu", "vertex-multi-gpu", "vertex-tpu"])
+def test_the_training_job_of_every_target_is_one_that_the_service_defines(vertex: Vertex, target: str) -> None:
+    result = vertex.submit(*PLANNED, "--target", target, "--set", "train.global_batch_size=512")
+    assert result.exit_code == 0, result.output
+    (train,) = [job for job in vertex.services.custom_jobs.values() if job.display_name == "train"]
+    assert train.job_spec.worker_pool_specs
+
+
+def test_a_training_job_that_vertex_refuses_is_named(vertex: Vertex, tmp_path: Path) -> None:
+    compiled = tmp_path / "gpu.yaml"
+    run_neumf("compile", "--target", "vertex-gpu", *DIGESTS, "--dataset", "ml-1m", "--output", compiled)
+    broken = tmp_path / "broken.yaml"
+    broken.write_text(compiled.read_text().replace("NVIDIA_L4", "NVIDIA_H100_80GB"))
+    result = vertex.submit(*ROOT, "--template", broken)
+    assert result.exit_code == 2
+    assert "failed in the step train (INVALID_ARGUMENT: Machine type 'g2-standard-" in result.stderr
+
+
 @pytest.mark.parametrize("dry", [(), ("--dry-run",)])
 def test_what_preflight_finds_stops_a_submission(vertex: Vertex, dry: tuple[str, ...]) -> None:
     result = vertex.submit(

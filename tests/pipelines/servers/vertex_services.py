@@ -24,6 +24,17 @@ JOB_STATE = v1.PipelineState
 KNOWN_ACCOUNTS = ("pipeline@my-project.iam.gserviceaccount.com",)
 _CONTAINER_TYPES = {"STRING": str, "NUMBER_INTEGER": (int, float), "NUMBER_DOUBLE": (int, float), "BOOLEAN": bool,
                     "LIST": list, "STRUCT": dict}  # fmt: skip
+# Which machines an accelerator is attached to, after Google's page on compute resources for training.
+_MACHINES_WITH = {
+    "": r"(n1|n2|n2d|e2|c2|c3|m1|m2)-(standard|highmem|highcpu|ultramem|megamem)-\d+|ct5lp-hightpu-[148]t",
+    "NVIDIA_TESLA_T4": r"n1-(standard|highmem|highcpu)-\d+",
+    "NVIDIA_L4": r"g2-standard-\d+",
+    "NVIDIA_TESLA_A100": r"a2-(highgpu-[1248]|megagpu-16)g",
+    "NVIDIA_A100_80GB": r"a2-ultragpu-[1248]g",
+    "NVIDIA_H100_80GB": r"a3-highgpu-[1248]g",
+    "TPU_V2": "cloud-tpu",
+    "TPU_V3": "cloud-tpu",
+}
 
 
 @dataclass
@@ -162,7 +173,8 @@ class VertexServices(ModelServices):
         for task in job.job_detail.task_details:
             if task.state == STATE.PENDING:
                 self._start(job, task)
-                return
+                failed = [task.task_name] if task.state == STATE.FAILED else []
+                break
             if task.state == STATE.RUNNING:
                 self._finish(job, task)
                 failed = [task.task_name] if task.state == STATE.FAILED else []
@@ -187,10 +199,16 @@ class VertexServices(ModelServices):
         if key in self._cache:
             task.state = STATE.SKIPPED
             return
-        task.state = STATE.RUNNING
         custom_job = f"{PARENT}/customJobs/{next(self._ids)}"
+        try:
+            job_spec = _custom_job_spec(job, task.task_name)
+        except (ValueError, json_format.ParseError) as error:
+            # Vertex takes the pipeline and refuses the job that one of its tasks asks for.
+            task.state, task.error.code, task.error.message = STATE.FAILED, 3, f"INVALID_ARGUMENT: {error}"
+            return
+        task.state = STATE.RUNNING
         self.custom_jobs[custom_job] = v1.CustomJob(
-            name=custom_job, display_name=task.task_name, state=v1.JobState.JOB_STATE_RUNNING
+            name=custom_job, display_name=task.task_name, state=v1.JobState.JOB_STATE_RUNNING, job_spec=job_spec
         )
         task.executor_detail.container_detail.main_job = custom_job
 
@@ -321,3 +339,35 @@ def _cache_key(job: Any, unique_name: str) -> str:
 
 def _invalid(message: str) -> ApiError:
     return ApiError(StatusCode.INVALID_ARGUMENT, message)
+
+
+def _custom_job_spec(job: Any, task_name: str) -> Any:
+    """Returns the spec of the custom job that a task asks for, empty if it is a container of the pipeline's own.
+
+    Raises:
+        ValueError: Vertex AI refuses it.
+        json_format.ParseError: It has a field or a value that the service's definition lacks.
+    """
+    spec = json_format.MessageToDict(job._pb.pipeline_spec)
+    component = next((c for name, c in spec["components"].items() if name == f"comp-{task_name}"), {})
+    definition = component.get("inputDefinitions", {}).get("parameters", {}).get("worker_pool_specs")
+    made = v1.CustomJobSpec()
+    if definition is None:
+        return made
+    given = next(t for t in spec["root"]["dag"]["tasks"].values() if t["componentRef"]["name"] == f"comp-{task_name}")
+    given = given.get("inputs", {}).get("parameters", {}).get("worker_pool_specs", {})
+    pools = given.get("runtimeValue", {}).get("constant", definition.get("defaultValue"))
+    # Numbers of a compiled pipeline are floating-point.
+    json_format.ParseDict({"workerPoolSpecs": json.loads(json.dumps(pools))}, made._pb)
+    for pool in made.worker_pool_specs:
+        machine = pool.machine_spec
+        accelerator = machine.accelerator_type.name.removeprefix("ACCELERATOR_TYPE_UNSPECIFIED")
+        if not re.fullmatch(_MACHINES_WITH.get(accelerator, "-"), machine.machine_type):
+            raise ValueError(f"Machine type {machine.machine_type!r} is not supported with {accelerator or 'none'!r}.")
+        if bool(accelerator) != bool(machine.accelerator_count):
+            raise ValueError(f"accelerator_count {machine.accelerator_count} does not fit {accelerator or 'none'!r}.")
+        if ("tpu" in machine.machine_type) and pool.replica_count != 1:
+            raise ValueError("A TPU's worker pool must have one replica.")
+        if not pool.container_spec.image_uri:
+            raise ValueError("A worker pool must have a container.")
+    return made
