@@ -1,7 +1,8 @@
 """Which machines Vertex AI has for training, with which accelerators, and where: tables that age.
 
-`CHECKED` is the day of which they are. Of the regions, those of the TPU v5e in America alone were compared with a page
-of `SOURCES`; the others are recalled. What is not listed may exist: `neumf preflight` then warns, and names the page to
+`CHECKED` is the day of which they are. Of the regions, those of the TPU v5e in America were compared with a page of
+`SOURCES`, and those of the A100 and the H100 with what Compute Engine has by the public catalogue of SkyPilot (commit
+017e2502fb63), which Vertex AI need not; the others are recalled. What is not listed may exist: `neumf preflight` then warns, and names the page to
 look it up in.
 """
 
@@ -77,8 +78,8 @@ class Accelerator:
 
     Attributes:
         memory_gb: Of one GPU or one TPU core, as one replica of the model has it.
-        regions: Where it is offered, as recalled: only those of the TPU v5e in America were compared with a source. A
-            region that is missing is a reason to look it up, not an error.
+        regions: Where it is offered; the module says which of them have a source. A region that is missing is a reason
+            to look it up, not an error.
         quota: Vertex AI's metric that limits it in training.
     """
 
