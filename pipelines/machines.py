@@ -2,8 +2,8 @@
 
 `CHECKED` is the day of which they are. Of the regions, those of the TPU v5e in America were compared with a page of
 `SOURCES`, and those of the A100 and the H100 with what Compute Engine has by the public catalogue of SkyPilot (commit
-017e2502fb63), which Vertex AI need not; the others are recalled. What is not listed may exist: `neumf preflight` then warns, and names the page to
-look it up in.
+017e2502fb63), which Vertex AI need not; the others are recalled. What is not listed may exist: `neumf preflight` then
+warns, and names the page to look it up in.
 """
 
 import re
