@@ -160,20 +160,25 @@ def test_an_unavailable_server_is_asked_again(vertex: Vertex, template: Path) ->
     assert vertex.server.calls.count("create_pipeline_job") == 3
 
 
+def lose_one_answer(vertex: Vertex, method: str) -> None:
+    """Has the server do what it is asked once, and the answer never arrive."""
+    do = getattr(vertex.services, method)
+
+    def do_and_lose_the_answer(request: object) -> object:
+        setattr(vertex.services, method, do)
+        do(request)
+        raise ApiError(StatusCode.UNAVAILABLE, "Connection reset.")
+
+    setattr(vertex.services, method, do_and_lose_the_answer)
+
+
 def test_reading_and_cancelling_are_tried_again(vertex: Vertex, template: Path) -> None:
     vertex.submit("--template", template, *ROOT, "--job-id", "neumf-4", "--no-wait")
     unavailable = [ApiError(StatusCode.UNAVAILABLE, "The service is currently unavailable.")]
     for method in ("list_schedules", "get_pipeline_job", "cancel_pipeline_job"):
         vertex.server.failures[method] = unavailable * 2
     assert vertex.submit("--schedules").exit_code == 0
-    cancel = vertex.services.cancel_pipeline_job
-
-    def cancel_and_lose_the_answer(request: object) -> object:
-        vertex.services.cancel_pipeline_job = cancel  # type: ignore[method-assign]
-        cancel(request)
-        raise ApiError(StatusCode.UNAVAILABLE, "Connection reset.")
-
-    vertex.services.cancel_pipeline_job = cancel_and_lose_the_answer  # type: ignore[method-assign]
+    lose_one_answer(vertex, "cancel_pipeline_job")
     result = vertex.submit("--cancel", "neumf-4")
     assert (result.exit_code, result.output) == (0, "cancelling neumf-4\n")
     assert vertex.server.calls.count("cancel_pipeline_job") == 4
@@ -199,14 +204,7 @@ def test_a_server_that_stays_unavailable_is_given_up(vertex: Vertex, template: P
 
 def test_a_retry_whose_first_attempt_arrived_is_no_error(vertex: Vertex, template: Path) -> None:
     """The answer was lost, not the request: the job exists when it is sent again."""
-    create = vertex.services.create_pipeline_job
-
-    def create_and_lose_the_answer(request: object) -> object:
-        vertex.services.create_pipeline_job = create  # type: ignore[method-assign]
-        create(request)
-        raise ApiError(StatusCode.UNAVAILABLE, "Connection reset.")
-
-    vertex.services.create_pipeline_job = create_and_lose_the_answer  # type: ignore[method-assign]
+    lose_one_answer(vertex, "create_pipeline_job")
     result = vertex.submit("--template", template, *ROOT, "--job-id", "neumf-5")
     assert result.exit_code == 0, result.output
     assert list(vertex.services.jobs) == [f"{PARENT}/pipelineJobs/neumf-5"]
