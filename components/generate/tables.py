@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from components.generate.blocks import Catalog, HeldOut
 from components.generate.ratings import read_item_titles, to_arrow
 from components.generate.storage import join, list_files, open_reading, writing_file
+from components.ncf.arrow_memory import arrow_buffer
 
 _HELD_OUT, _USERS, _ITEMS = "held_out.parquet", "users.parquet", "items.parquet"
 
@@ -96,7 +97,7 @@ def count_users(folder: str) -> Counter[int]:
 
 def _read_train_counts(place: str) -> NDArray[np.int64]:
     with open_reading(place) as stream:
-        table = pq.read_table(stream, columns=["num_train_interactions"])
+        table = pq.read_table(pa.BufferReader(arrow_buffer(stream.read())), columns=["num_train_interactions"])
     return np.asarray(table["num_train_interactions"].to_numpy(), np.int64)
 
 
