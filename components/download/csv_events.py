@@ -15,7 +15,6 @@ from components.download.header import find_columns
 from components.download.parse import MAX_RATING, RatingsFormat, TimestampForm, parse_ratings, parse_time
 from components.download.ratings_folder import InteractionsWriter
 from components.download.text_lines import BlockReader, RejectedLines, TextBlock, require_num_fields, split_line
-from components.ncf.arrow_memory import arrow_buffer
 
 # A whole number that writing it back reproduces: "007" is a name, not the number 7.
 _CANONICAL_INTEGER = r"^[ \t]*-?(0|[1-9][0-9]{0,17})[ \t]*$"
@@ -109,7 +108,7 @@ def _read_by_arrow(block: TextBlock, columns: _Columns, roles: set[str]) -> dict
     names = {role: str(columns.positions[role]) for role in roles}
     try:
         table = arrow_csv.read_csv(
-            arrow_buffer(block.text),
+            pa.py_buffer(block.text),
             read_options=arrow_csv.ReadOptions(column_names=[str(field) for field in range(columns.num_fields)]),
             parse_options=arrow_csv.ParseOptions(delimiter=columns.separator),
             convert_options=arrow_csv.ConvertOptions(

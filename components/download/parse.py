@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from components.download.text_lines import BlockReader, RejectedLines, TextBlock, require_num_fields, split_line
-from components.ncf.arrow_memory import arrow_buffer
 
 MAX_TIMESTAMP_S = 253_402_300_799  # 9999-12-31T23:59:59Z; milliseconds since 1973 are beyond it
 MAX_RATING = float(np.finfo(np.float32).max)
@@ -179,7 +178,7 @@ def _read_by_arrow(text: bytes, delimiter: str, layout: RatingsFormat) -> pa.Tab
     if layout.timestamp is not None:
         types[str(layout.timestamp)] = _ARROW_TIMESTAMP_TYPES[layout.timestamp_form]
     return arrow_csv.read_csv(
-        arrow_buffer(text),
+        pa.py_buffer(text),
         read_options=arrow_csv.ReadOptions(
             column_names=[str(field) for field in range(layout.num_fields)], block_size=_ARROW_BLOCK_BYTES
         ),

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from components.generate.blocks import Catalog, HeldOut
 from components.generate.ratings import read_item_titles, to_arrow
 from components.generate.storage import join, list_files, open_reading, writing_file
-from components.ncf.arrow_memory import arrow_buffer
 
 _HELD_OUT, _USERS, _ITEMS = "held_out.parquet", "users.parquet", "items.parquet"
 
@@ -96,8 +95,13 @@ def count_users(folder: str) -> Counter[int]:
 
 
 def _read_train_counts(place: str) -> NDArray[np.int64]:
+    # Copied into memory of Arrow's own: of a Python stream, or of bytes, Arrow's threads drop the last reference some time
+    # later, and where the process is ending by then, as at the end of this step, it is aborted ("terminate called
+    # without an active exception").
+    sink = pa.BufferOutputStream()
     with open_reading(place) as stream:
-        table = pq.read_table(pa.BufferReader(arrow_buffer(stream.read())), columns=["num_train_interactions"])
+        sink.write(stream.read())
+    table = pq.read_table(pa.BufferReader(sink.getvalue()), columns=["num_train_interactions"])
     return np.asarray(table["num_train_interactions"].to_numpy(), np.int64)
 
 
