@@ -1,9 +1,9 @@
 """Which machines Vertex AI has for training, with which accelerators, and where: tables that age.
 
-`CHECKED` is the day of which they are. Of the regions, those of the TPU v5e in America were compared with a page of
-`SOURCES`, and those of the A100 and the H100 with what Compute Engine has by the public catalogue of SkyPilot (commit
-017e2502fb63), which Vertex AI need not; the others are recalled. What is not listed may exist: `neumf preflight` then
-warns, and names the page to look it up in.
+`CHECKED` is the day of which the tables of machines are. Where an accelerator exists stands in `ACCELERATORS`, beside
+the list that says so (`REGION_SOURCES`, read on `REGIONS_CHECKED`). None of those lists is Vertex AI's own, which could
+not be opened and may be shorter. What is not listed may exist: `neumf preflight` then warns, and names the page to look
+it up in.
 """
 
 import re
@@ -18,6 +18,17 @@ SOURCES = {
     "tpu": f"{_PAGES}/tpu/docs/regions-zones",
     "regions": f"{_PAGES}/vertex-ai/docs/general/locations",
     "dataflow": f"{_PAGES}/dataflow/docs/resources/locations",
+}
+REGIONS_CHECKED = "2026-11-29"
+_CATALOGUE = "github.com/skypilot-org/skypilot-catalog, catalogs/v7/gcp/vms.csv at commit 017e2502fb63"
+# Whose list it is, and where it was read. The catalogue is made of Google's prices; its commit shows us no date.
+REGION_SOURCES = {
+    # The rows of g2-standard-12, a2-highgpu-1g, a2-ultragpu-1g, a3-highgpu-8g, a3-megagpu-8g and of the T4.
+    "Compute Engine": _CATALOGUE,
+    # v2, v3 and the v5e in America are as on undated copies of Google's page; v5e elsewhere was recalled. All of them
+    # are in the catalogue. It has more, which those copies lack or do not show: v3 in us-east1, v5e in us-east1,
+    # us-east5, europe-north1, europe-west1 and asia-east1.
+    "Cloud TPU": f"{SOURCES['tpu']}, and tpu-v2-8, tpu-v3-8, tpu-v5litepod-1 of {_CATALOGUE}",
 }
 
 _N1_STANDARD = {4: (1, 2, 4), 8: (1, 2, 4), 16: (1, 2, 4), 32: (2, 4), 64: (4,), 96: (4,)}
@@ -78,50 +89,74 @@ class Accelerator:
 
     Attributes:
         memory_gb: Of one GPU or one TPU core, as one replica of the model has it.
-        regions: Where it is offered; the module says which of them have a source. A region that is missing is a reason
-            to look it up, not an error.
+        regions: Where the source has it. A region that is missing is a reason to look it up, not an error.
+        source: Whose list that is, a key of `REGION_SOURCES`.
         quota: Vertex AI's metric that limits it in training.
     """
 
     memory_gb: float
     regions: tuple[str, ...]
+    source: str
     quota: str
 
 
 ACCELERATORS: Mapping[str, Accelerator] = {
     "NVIDIA_TESLA_T4": Accelerator(
         16,
-        ("us-central1", "us-east1", "us-west1", "europe-west4", "asia-east1", "asia-northeast1", "asia-southeast1"),
+        ("us-central1", "us-east1", "us-east4", "us-west1", "us-west2", "us-west3", "us-west4",
+         "northamerica-northeast1", "southamerica-east1",
+         "europe-central2", "europe-west1", "europe-west2", "europe-west3", "europe-west4", "me-west1",
+         "asia-east1", "asia-east2", "asia-northeast1", "asia-northeast3", "asia-south1", "asia-southeast1",
+         "asia-southeast2", "australia-southeast1"),
+        "Compute Engine",
         "custom_model_training_nvidia_t4_gpus",
     ),
     "NVIDIA_L4": Accelerator(
         24,
-        ("us-central1", "us-east1", "us-east4", "us-west1", "europe-west1", "europe-west2", "europe-west4",
-         "asia-northeast1", "asia-northeast3", "asia-south1", "asia-southeast1"),
+        ("us-central1", "us-east1", "us-east4", "us-west1", "us-west4",
+         "northamerica-northeast1", "northamerica-northeast2",
+         "europe-west1", "europe-west2", "europe-west3", "europe-west4", "europe-west6", "me-central2",
+         "asia-east1", "asia-northeast1", "asia-northeast3", "asia-south1", "asia-southeast1"),
+        "Compute Engine",
         "custom_model_training_nvidia_l4_gpus",
     ),
     "NVIDIA_TESLA_A100": Accelerator(
         40,
-        ("us-central1", "us-west1", "us-east1", "europe-west4", "asia-northeast1", "asia-northeast3",
-         "asia-southeast1"),
+        ("us-central1", "us-east1", "us-west1", "us-west3", "us-west4", "europe-west4", "me-west1",
+         "asia-northeast1", "asia-northeast3", "asia-southeast1"),
+        "Compute Engine",
         "custom_model_training_nvidia_a100_gpus",
     ),
     "NVIDIA_A100_80GB": Accelerator(
-        80, ("us-central1", "us-east4", "europe-west4", "asia-southeast1"),
+        80,
+        ("us-central1", "us-east4", "us-east5", "europe-west4", "asia-southeast1"),
+        "Compute Engine",
         "custom_model_training_nvidia_a100_80gb_gpus",
     ),
     "NVIDIA_H100_80GB": Accelerator(
-        80, ("us-central1", "us-east4", "us-east5", "us-west1", "europe-west4", "asia-southeast1"),
+        80,
+        ("us-central1", "us-east4", "us-east5", "us-west1", "us-west4",
+         "europe-north1", "europe-west1", "europe-west3", "europe-west4",
+         "asia-east1", "asia-northeast1", "asia-south1", "asia-southeast1", "australia-southeast1"),
+        "Compute Engine",
         "custom_model_training_nvidia_h100_gpus",
     ),
     "NVIDIA_H100_MEGA_80GB": Accelerator(
-        80, ("us-central1", "us-east4", "us-east5", "us-west1", "europe-west4", "asia-southeast1"),
+        80,
+        ("us-central1", "us-east4", "us-east5", "us-west1", "us-west4",
+         "europe-north1", "europe-west1", "europe-west3", "europe-west4",
+         "asia-east1", "asia-northeast1", "asia-southeast1", "australia-southeast1"),
+        "Compute Engine",
         "custom_model_training_nvidia_h100_mega_gpus",
     ),
-    "TPU_V2": Accelerator(8, ("us-central1", "europe-west4", "asia-east1"), "custom_model_training_tpu_v2"),
-    "TPU_V3": Accelerator(16, ("us-central1", "europe-west4"), "custom_model_training_tpu_v3"),
+    "TPU_V2": Accelerator(
+        8, ("us-central1", "europe-west4", "asia-east1"), "Cloud TPU", "custom_model_training_tpu_v2"
+    ),
+    "TPU_V3": Accelerator(16, ("us-central1", "europe-west4"), "Cloud TPU", "custom_model_training_tpu_v3"),
     TPU_V5E: Accelerator(
-        16, ("us-central1", "us-south1", "us-west1", "us-west4", "europe-west4", "asia-southeast1"),
+        16,
+        ("us-central1", "us-south1", "us-west1", "us-west4", "europe-west4", "asia-southeast1"),
+        "Cloud TPU",
         "custom_model_training_tpu_v5e",
     ),
 }  # fmt: skip

@@ -9,6 +9,7 @@ from pipelines.machines import (
     CPU_MACHINES,
     FLEX_START_GPUS,
     GPU_COUNTS,
+    REGIONS_CHECKED,
     SOURCES,
     TPU_CORES,
     TPU_TOPOLOGIES,
@@ -136,7 +137,8 @@ def _check_region(role: str, machine: Machine, region: str) -> Iterator[Finding]
         return
     yield warning(
         role,
-        f"{name} is not known on {CHECKED} to be in {region}: use {', '.join(known.regions)}, or look it up in "
+        f"{name} is not known on {REGIONS_CHECKED} to be in {region}: use {', '.join(known.regions)}, where "
+        f"{known.source} has it and Vertex AI may, or look it up in "
         f"{SOURCES['tpu' if machine.is_tpu else 'regions']}.",
     )
 

@@ -17,6 +17,7 @@ from images.table import read_images
 from pipelines.cli import main
 from pipelines.parameters import check_parameters, resolve_parameters
 from pipelines.placement import IMAGES
+from pipelines.worker_pools import POOLS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -82,6 +83,15 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         if not target.startswith(("http://", "https://")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_pool_has_its_costs() -> None:
+    (costs,) = re.findall(r"\n## Costs\n(.*?)\n## ", (ROOT / "docs/vertex.md").read_text(), flags=re.DOTALL)
+    rows = re.findall(r"^\| `([\w-]+)` \| (.+) \| (\d+\.\d\d) \| (\d+\.\d\d) \|$", costs, flags=re.MULTILINE)
+    assert [name for name, *_ in rows] == list(POOLS)
+    for name, machines, on_demand, spot in rows:
+        assert POOLS[name].chief.machine_type in machines or POOLS[name].chief.is_tpu
+        assert float(spot) < float(on_demand)
 
 
 def test_help_lists_every_target_that_make_has() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from components.ncf.errors import InputError
 from pipelines.findings import Finding
-from pipelines.machines import ACCELERATORS, CPU_MACHINES, GPU_COUNTS, REGIONS, TPU_TOPOLOGIES
+from pipelines.machines import ACCELERATORS, CPU_MACHINES, GPU_COUNTS, REGION_SOURCES, REGIONS, TPU_TOPOLOGIES
 from pipelines.memory import DataSize, estimate_memory
 from pipelines.parameters import parameter_mistakes, resolve_parameters
 from pipelines.placement import TARGETS, Placement, pool_of
@@ -102,9 +102,10 @@ def test_a_region_without_the_accelerator_is_found() -> None:
     tpu = placed("vertex-tpu")
     assert list(check_machines(tpu, "us-west4")) == []
     (finding,) = check_machines(tpu, "europe-west2")
-    assert "us-west4" in finding.message
+    assert "us-west4, europe-west4, asia-southeast1, where Cloud TPU has it and Vertex AI may" in finding.message
     assert finding.message.endswith("look it up in https://docs.cloud.google.com/tpu/docs/regions-zones.")
     (gpu,) = check_machines(placed("vertex-gpu"), "europe-west12")
+    assert "where Compute Engine has it" in gpu.message
     assert gpu.message.endswith("look it up in https://docs.cloud.google.com/vertex-ai/docs/general/locations.")
 
 
@@ -119,6 +120,8 @@ def test_the_regions_that_are_known_here_are_vertexs() -> None:
     from google.cloud.aiplatform.constants.base import SUPPORTED_REGIONS
 
     assert set(SUPPORTED_REGIONS) >= REGIONS
+    assert {region for accelerator in ACCELERATORS.values() for region in accelerator.regions} <= REGIONS
+    assert {accelerator.source for accelerator in ACCELERATORS.values()} == set(REGION_SOURCES)
     newer = sorted(set(SUPPORTED_REGIONS) - REGIONS)[0]
     assert [f.severity for f in check_machines(placed("vertex-cpu"), newer)] == []
 
