@@ -1,7 +1,6 @@
 """From a command line to a run on a backend, and back to what became of it."""
 
 import contextlib
-import json
 import secrets
 import signal
 import tempfile
@@ -11,7 +10,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -28,6 +26,7 @@ from pipelines.preflight import IMAGE_TAG, Plan, check_plan
 from pipelines.presets import DEFAULT_PRESET, Parameters
 from pipelines.regions import region_mistake
 from pipelines.submit_options import SubmitOptions
+from pipelines.template import check_target, load_template
 from pipelines.watch import RunState, check_outcome, follow
 
 _NUM_SHOWN_DIGITS = 12
@@ -114,8 +113,8 @@ def _prepare(
 
     named = [tuple(override.partition("=")[0].strip().split(".")) for override in overrides]
     changes = resolve_parameters(DEFAULT_PRESET, overrides)
-    spec = _load(options.template)
-    _check_backend(options, spec)
+    spec = load_template(options.template)
+    check_target(options.template, spec, options.backend)
     parameters = _parameters_of(spec)
     for step, name in named:
         parameters[step][name] = changes[step][name]
@@ -189,7 +188,7 @@ def _say(console: Console, text: str) -> None:
 
 
 def _submit_template(options: SubmitOptions, template: Path, values: Mapping[str, Any], console: Console) -> None:
-    now = Definition(_load(template), values)
+    now = Definition(load_template(template), values)
     if options.caching and not options.dry_run:
         _check_pinned(now)
     backend = None if options.offline else _backend(options)
@@ -312,7 +311,7 @@ def _earlier(compare: str | None, backend: Backend | None) -> Definition | None:
     if not compare:
         return None
     if Path(compare).is_file():
-        return Definition(_load(Path(compare)), {})
+        return Definition(load_template(Path(compare)), {})
     assert backend is not None
     return backend.definition(compare)
 
@@ -336,18 +335,6 @@ def _print_schedules(backend: Backend, console: Console) -> None:
         )  # fmt: skip
 
 
-def _load(template: Path) -> Mapping[str, Any]:
-    try:
-        spec = next(yaml.safe_load_all(template.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, StopIteration) as error:
-        raise InputError(f"{template} cannot be read ({type(error).__name__}): compile the pipeline again.") from error
-    root, deployment = (spec.get(name) if isinstance(spec, dict) else None for name in ("root", "deploymentSpec"))
-    if not (isinstance(root, dict) and "dag" in root and isinstance(deployment, dict) and "executors" in deployment):
-        raise InputError(f"{template} is no compiled pipeline: `neumf compile` writes one.")
-    checked: Mapping[str, Any] = spec
-    return checked
-
-
 def _job_id(options: SubmitOptions) -> str:
     # Two may be submitted within a second.
     return options.job_id or f"neumf-{time.strftime('%Y%m%d%H%M%S')}-{secrets.token_hex(3)}"
@@ -368,14 +355,4 @@ def _check(options: SubmitOptions, parameters: Mapping[str, Mapping[str, Any]], 
         raise InputError(
             "--schedule goes neither with --checkpoint-root nor with train.checkpoint_dir: a later run's examples are "
             "others, and train refuses another run's checkpoints. Compile without it."
-        )
-
-
-def _check_backend(options: SubmitOptions, spec: Mapping[str, Any]) -> None:
-    """Refuses a pipeline of Vertex AI's own on Kubeflow: its training is a custom job."""
-    text = json.dumps(spec)
-    if options.backend == "kfp" and ("{{$.pipeline_google_cloud_" in text or "worker_pool_specs" in text):
-        raise InputError(
-            f"--template {options.template} was compiled for Vertex AI, where training is a custom job: compile again "
-            "with --target kfp."
         )

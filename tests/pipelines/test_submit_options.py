@@ -1,9 +1,16 @@
 """Options of `neumf submit` that are of no use together, or malformed: refused before anything is sent."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from components.ncf.errors import InputError
+from pipelines.custom_job import _worker_pool_specs, pool_of_specs
+from pipelines.placement import TARGETS
+from pipelines.template import check_target, target_of
+from pipelines.worker_pools import POOLS
+from tests.pipelines.golden_files import golden_document
 from tests.pipelines.servers.fixtures import Kubeflow, Vertex, run_neumf
 
 ROOT = ("--pipeline-root", "gs://my-bucket/neumf")
@@ -87,10 +94,10 @@ def test_kubeflow_takes_no_other_target(kubeflow: Kubeflow, target: str, words: 
     check_refused(kubeflow, ("--target", target), words)
 
 
-@pytest.fixture
-def compiled(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real pipeline for Vertex AI, with a root for checkpoints."""
-    path = tmp_path / "compiled.yaml"
+    path = tmp_path_factory.mktemp("templates") / "compiled.yaml"
     digest = f"sha256:{'a' * 64}"
     images = ("download", "generate", "baseline", "publish", "train")
     root = ("--checkpoint-root", "gs://my-bucket/kept")
@@ -102,8 +109,44 @@ def compiled(tmp_path: Path) -> Path:
     return path
 
 
-def test_kubeflow_takes_no_template_of_vertex(kubeflow: Kubeflow, compiled: Path) -> None:
-    check_refused(kubeflow, ("--template", compiled), f"--template {compiled} was compiled for Vertex AI")
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_compiled_pipeline_tells_its_target_and_is_refused_elsewhere(target: str, tmp_path: Path) -> None:
+    spec = golden_document(target)
+    assert target_of(spec) == target
+    file = tmp_path / "pipeline.yaml"
+    for backend, is_fitting in (("vertex", target.startswith("vertex-")), ("kfp", target == "kfp")):
+        if is_fitting:
+            check_target(file, spec, backend)
+            continue
+        fitting = "vertex-cpu" if backend == "vertex" else "kfp"
+        with pytest.raises(InputError, match=f"^--template {file} was compiled for --target {target}, where train runs "
+                           f".*: `neumf compile --target {fitting} --output {fitting}.yaml`"):  # fmt: skip
+            check_target(file, spec, backend)
+
+
+def test_a_pod_with_gpus_is_replaced_by_a_target_with_gpus(tmp_path: Path) -> None:
+    spec = golden_document("kfp")
+    train = spec["deploymentSpec"]["executors"]["exec-train"]["container"]
+    train["resources"]["accelerator"] = {"type": "nvidia.com/gpu", "count": "1"}
+    with pytest.raises(InputError, match=r"--output vertex-gpu\.yaml"):
+        check_target(tmp_path, spec, "vertex")
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_compiled_job_tells_its_pool(pool: str) -> None:
+    specs = _worker_pool_specs(
+        {"command": ["python"]}, POOLS[pool], f"us-docker.pkg.dev/p/r/{POOLS[pool].image}@sha256:1"
+    )
+    assert pool_of_specs(json.loads(json.dumps(specs))) == POOLS[pool]
+
+
+def test_a_template_of_the_other_backend_is_refused_before_anything_is_sent(
+    vertex: Vertex, kubeflow: Kubeflow, compiled: Path, tmp_path: Path
+) -> None:
+    check_refused(kubeflow, ("--template", compiled), f"--template {compiled} was compiled for --target vertex-cpu")
+    other = tmp_path / "kfp.yaml"
+    other.write_text(json.dumps(golden_document("kfp")))
+    check_refused(vertex, ("--template", other, *ROOT), f"--template {other} was compiled for --target kfp")
 
 
 def test_a_schedule_takes_no_checkpoints_that_are_compiled_in(vertex: Vertex, compiled: Path) -> None:
