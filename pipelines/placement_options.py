@@ -1,7 +1,7 @@
 """The options of a command that says where a pipeline runs."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +24,22 @@ _HARDWARE = (
 )  # fmt: skip
 
 
-def placement_options(has_identity: bool) -> Callable[[Command], Command]:
+def placement_options(has_identity: bool, takes_template: bool) -> Callable[[Command], Command]:
     """Adds the options to a command, which receives them as one `Placement` named `placement`.
 
     Args:
         has_identity: Whether the command has own options for service_account, network, encryption_key and labels,
             which the placement then takes too where the target is one of Vertex AI.
+        takes_template: Whether the command has an option --template, beside which the options are refused.
     """
 
     def decorate(command: Command) -> Command:
         def with_placement(**parameters: Any) -> Any:
             refuse_empty()
             if parameters.get("template") is not None:
-                _refuse_beside_template(parameters["template"])
+                _refuse_beside_template(parameters["template"], _HARDWARE if has_identity else _HARDWARE + _IDENTITY)
+            elif parameters["target"] is None and not has_identity:
+                raise InputError("--target is missing: give it, or a compiled pipeline as --template.")
             if parameters["target"] is None:
                 parameters["target"] = "vertex-cpu" if parameters.get("backend") == "vertex" else "kfp"
             take = parameters.get if has_identity else parameters.pop
@@ -50,7 +53,8 @@ def placement_options(has_identity: bool) -> Callable[[Command], Command]:
         with_placement.__doc__ = command.__doc__
         # Options that decorators further in have put on the command already.
         with_placement.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-        for option in reversed([*_hardware_options(not has_identity), *([] if has_identity else _identity_options())]):
+        identity_options = [] if has_identity else _identity_options()
+        for option in reversed([*_hardware_options(not takes_template, has_identity), *identity_options]):
             option(with_placement)
         return with_placement
 
@@ -84,14 +88,14 @@ def read_image_digests(pairs: Iterable[str], file: Path | None) -> dict[str, str
     return {**digests, **_pairs("--image-digest", pairs, "train=sha256:…")}
 
 
-def _refuse_beside_template(template: Path) -> None:
+def _refuse_beside_template(template: Path, compiled: Collection[str]) -> None:
     """Refuses what somebody gave that a compiled pipeline has decided already.
 
     Raises:
         InputError: Such an option was given.
     """
     for name, flag in given_flags().items():
-        if name in _HARDWARE:
+        if name in compiled:
             raise InputError(
                 f"{flag} is of no use with --template {template}, which was compiled for its place: leave it out, or "
                 f"compile again with {flag}."
@@ -185,13 +189,13 @@ def _identity_options() -> list[Callable[[Command], Command]]:
     ]
 
 
-def _hardware_options(is_target_required: bool) -> list[Callable[[Command], Command]]:
+def _hardware_options(is_target_required: bool, has_backend: bool) -> list[Callable[[Command], Command]]:
     path = click.Path(path_type=Path)
     option = click.option
     return [
         option("--target", type=click.Choice(TARGETS), required=is_target_required,
                help="What the pipeline is compiled for."
-               + ("" if is_target_required else "  [default: kfp, or vertex-cpu with --backend vertex]")),
+               + ("  [default: kfp, or vertex-cpu with --backend vertex]" if has_backend else "")),
         option("--pool", metavar="NAME", help="What train runs on, a name of `neumf pools`."),
         option("--spot", is_flag=True, help="Vertex: train on cheaper machines that may be taken away."),
         option("--flex-start", is_flag=True, help="Vertex: wait until all of train's machines are to be had."),

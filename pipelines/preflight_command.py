@@ -1,16 +1,21 @@
 """`neumf preflight`: prints what the checks found."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from components.ncf.errors import InputError
+from pipelines.cache_keys import own_images, step_keys
 from pipelines.findings import Finding, by_severity, error
 from pipelines.memory import DataSize
 from pipelines.parameters import resolve_parameters
 from pipelines.preflight import Plan, check_plan, memory_of
+from pipelines.template import parameters_of, placement_of, value_mistakes
 
 _GB = 1e9
 _COLORS = {"error": "red", "warning": "yellow", "not checked": "blue"}
@@ -41,6 +46,29 @@ def readable_overrides(preset: str, overrides: Iterable[str]) -> tuple[list[str]
         except InputError as mistake:
             findings.append(error("parameters", str(mistake)))
     return readable, findings
+
+
+def plan_of_template(
+    file: Path, spec: Mapping[str, Any], overrides: Sequence[str], given: Plan
+) -> tuple[Plan, list[Finding]]:
+    """Returns a plan of a compiled pipeline, and what is wrong with the parameters that change it.
+
+    Args:
+        file: Where it is.
+        spec: What it holds.
+        overrides: Texts "step.parameter=value".
+        given: What the plan has beside placement, parameters and images.
+
+    Raises:
+        InputError: It is no pipeline that `neumf compile` writes.
+    """
+    placement = placement_of(spec)
+    if placement is None:
+        raise InputError(f"--template {file} lacks steps of this project's pipeline: `neumf compile` writes it.")
+    parameters, values = parameters_of(spec, overrides)
+    images = tuple(own_images(step_keys(spec, values)))
+    plan = replace(given, placement=placement, parameters=parameters, compiled_images=images)
+    return plan, [error("parameters", mistake) for mistake in value_mistakes(file, spec, values)]
 
 
 def preflight(plan: Plan, unreadable: Sequence[Finding], online_project: str | None, console: Console) -> None:

@@ -171,8 +171,3 @@ def _check_scheduling(placement: Placement, pool: WorkerPool) -> Iterator[Findin
             )
         if pool.num_parameter_servers or pool.num_reduction_servers:
             yield error("scheduling", "--flex-start needs all machines to be alike: use a pool without servers.")
-    if placement.strategy == "spot" and placement.checkpoint_root is None:
-        yield warning(
-            "scheduling",
-            "--spot without --checkpoint-root: a job that is restarted resumes, but a new run trains from the start.",
-        )

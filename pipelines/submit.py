@@ -16,17 +16,23 @@ from rich.table import Table
 
 from components.ncf.errors import InputError
 from pipelines.backends import Backend, Definition, Submission
-from pipelines.cache_keys import changed_steps, step_keys, unpinned_images
+from pipelines.cache_keys import changed_steps, own_images, step_keys, unpinned_images
 from pipelines.compile import compile_pipeline
 from pipelines.data_digest import source_uri, stored_md5
-from pipelines.parameters import check_parameters, resolve_parameters
+from pipelines.parameters import check_parameters, resolve_parameters, type_mistakes
 from pipelines.placement import Placement
 from pipelines.places import places_on_this_machine
 from pipelines.preflight import IMAGE_TAG, Plan, check_plan
-from pipelines.presets import DEFAULT_PRESET, Parameters
 from pipelines.regions import region_mistake
 from pipelines.submit_options import SubmitOptions
-from pipelines.template import check_target, load_template
+from pipelines.template import (
+    check_target,
+    load_template,
+    open_template,
+    parameters_of,
+    placement_of,
+    value_mistakes,
+)
 from pipelines.watch import RunState, check_outcome, follow
 
 _NUM_SHOWN_DIGITS = 12
@@ -93,39 +99,41 @@ def _prepare(
     console: Console,
 ) -> tuple[Path, Mapping[str, Any]]:
     """Returns a compiled pipeline and the parameters that differ from its defaults."""
+    place = (options.location, options.pipeline_root, options.service_account)
     if options.template is None:
         parameters = resolve_parameters(preset, overrides)
         _check(options, parameters, placement.checkpoint_root)
         if options.preflight:
-            place = (options.location, options.pipeline_root, options.service_account)
             _check_plan(Plan(placement, parameters, *place, None), console)
         _add_data_digest(options, parameters["download"], console)
         template = scratch / "neumf.yaml"
         compile_pipeline(placement, parameters, template)
         return template, {}
-    if preset != DEFAULT_PRESET:
-        raise InputError(f"--preset {preset} is of no use with --template: compile the preset into it.")
-    if options.template.is_dir():
-        raise InputError(f"--template {options.template} is a folder: name the file in it that `neumf compile` wrote.")
-    if not options.template.is_file():
-        raise InputError(f"--template {options.template} does not exist: `neumf compile` writes it.")
-    from pipelines.neumf import pipeline_parameter
+    return options.template, _prepare_template(options, options.template, preset, overrides, console)
 
-    named = [tuple(override.partition("=")[0].strip().split(".")) for override in overrides]
-    changes = resolve_parameters(DEFAULT_PRESET, overrides)
-    spec = load_template(options.template)
-    check_target(options.template, spec, options.backend)
-    parameters = _parameters_of(spec)
-    for step, name in named:
-        parameters[step][name] = changes[step][name]
+
+def _prepare_template(
+    options: SubmitOptions, template: Path, preset: str, overrides: list[str], console: Console
+) -> Mapping[str, Any]:
+    """Checks a compiled pipeline and returns the parameters that differ from its defaults."""
+    spec = open_template(template, preset)
+    check_target(template, spec, options.backend)
+    parameters, values = parameters_of(spec, overrides)
+    for mistake in type_mistakes(parameters):
+        raise InputError(f"--template {template}: {mistake}")
     _check(options, parameters, None)
+    placement = placement_of(spec) if options.preflight else None
+    if placement is not None:
+        images = tuple(own_images(step_keys(spec, values)))
+        place = (options.location, options.pipeline_root, options.service_account)
+        _check_plan(Plan(placement, parameters, *place, None, images), console)
     compiled_digest = parameters["download"]["data_digest"]
     _add_data_digest(options, parameters["download"], console)
     if parameters["download"]["data_digest"] != compiled_digest:
-        named.append(("download", "data_digest"))
-    values = {pipeline_parameter(step, name): parameters[step][name] for step, name in named}
-    _check_known(spec, values)
-    return options.template, values
+        values["download_data_digest"] = parameters["download"]["data_digest"]
+    for mistake in value_mistakes(template, spec, values):
+        raise InputError(mistake)
+    return values
 
 
 def _check_plan(plan: Plan, console: Console) -> None:
@@ -142,28 +150,6 @@ def _check_plan(plan: Plan, console: Console) -> None:
     errors = [f"{finding.subject}: {finding.message}" for finding in findings if finding.severity == "error"]
     if errors:
         raise InputError(f"{' '.join(errors)} Change that, or give --no-preflight to submit it as it is.")
-
-
-def _check_known(spec: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Refuses parameters that a template lacks, before the backend does."""
-    unknown = sorted(set(values) - set(spec["root"].get("inputDefinitions", {}).get("parameters", {})))
-    if unknown:
-        raise InputError(f"--template lacks the parameter {unknown[0]}: compile it again, or leave the parameter out.")
-
-
-def _parameters_of(spec: Mapping[str, Any]) -> Parameters:
-    """Returns every parameter of every step as a compiled pipeline has it; what it lacks as the presets have it."""
-    from pipelines.neumf import pipeline_parameter
-
-    parameters = resolve_parameters(DEFAULT_PRESET, ())
-    compiled = spec["root"].get("inputDefinitions", {}).get("parameters", {})
-    for step, values in parameters.items():
-        for name, value in values.items():
-            default = compiled.get(pipeline_parameter(step, name), {}).get("defaultValue")
-            if default is not None:
-                # The compiler writes some whole numbers with a decimal point.
-                values[name] = type(value)(default)
-    return parameters
 
 
 def _add_data_digest(options: SubmitOptions, download: dict[str, Any], console: Console) -> None:

@@ -1,12 +1,14 @@
 """What is found before a run. Each case is a mistake that costs an hour or money when Vertex AI finds it."""
 
 import dataclasses
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from components.ncf.errors import InputError
 from pipelines.findings import Finding
@@ -19,7 +21,9 @@ from pipelines.preflight_command import chosen_size
 from pipelines.preflight_machines import accelerator_of, check_machines
 from pipelines.presets import DEFAULTS
 from pipelines.step_resources import changed_resources
+from pipelines.template import placement_of
 from pipelines.worker_pools import POOLS, Machine, WorkerPool
+from tests.pipelines.golden_files import golden_document, placements
 
 Neumf = Callable[..., subprocess.CompletedProcess[str]]
 DIGESTS = {
@@ -171,6 +175,7 @@ def test_values_of_a_wrong_type_are_found() -> None:
     found = errors(check_plan(plan(placed("vertex-gpu"), parameters=parameters)))
     assert any("train.num_epochs is 2.5: it must be a whole number" in message for message in found)
     assert any("evaluate.seed has no value" in message for message in found)
+    assert memory_of(plan(placed("vertex-gpu"), parameters=parameters)) is None
 
 
 def test_every_wrong_parameter_is_a_finding_of_its_own() -> None:
@@ -450,6 +455,51 @@ def test_the_command_says_what_to_change_and_fails(neumf: Neumf) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(("name", "placement"), list(placements()), ids=[name for name, _ in placements()])
+def test_a_compiled_pipeline_tells_its_placement(name: str, placement: Placement) -> None:
+    made = placement_of(golden_document(name))
+    assert made is not None
+    assert made == dataclasses.replace(
+        placement, timeout_h=None, checkpoint_root=None, image_digests={}, dataflow=(), resources=made.resources
+    )
+
+
+def test_the_limit_of_a_compiled_pod_is_what_train_has() -> None:
+    document = golden_document("kfp")
+    amounts = document["deploymentSpec"]["executors"]["exec-train"]["container"]["resources"]
+    amounts["resourceMemoryLimit"] = "9G"
+    amounts["accelerator"] = {"count": "2", "type": "nvidia.com/gpu"}
+    made = placement_of(document)
+    assert made is not None
+    assert made.resources["train"].memory_limit_bytes == 9e9
+    (message,) = errors(check_plan(plan(made, "train.global_batch_size=4001", compiled_images=())))
+    assert "not divisible by 2 replicas" in message
+
+
+def test_the_command_checks_a_compiled_pipeline(neumf_here: Neumf, tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(yaml.safe_dump(golden_document("everything-chosen")))
+    given = ("preflight", "--template", file, "--pipeline-root", "gs://bucket/runs")
+    result = neumf_here(*given, "--region", "us-east1", "--set", "train.global_batch_size=4001", "--set", "gate.x=1",
+                        "--set", "train.strategy=mirrored")  # fmt: skip
+    text = " ".join(result.stdout.split())
+    assert result.returncode == 1
+    for words in (
+        "tensorboards/42 is in europe-west4 and the run in us-east1", "--encryption-key", "no parameter 'x'",
+        "use multi_worker_mirrored, or auto", "not divisible by 16 replicas", "pool a100-x8-x2-reduction: 9 machines",
+    ):  # fmt: skip
+        assert words in text, text
+    for arguments, words in (
+        ((*given, "--pool", "l4"), "--pool is of no use with --template"),
+        ((*given, "--service-account", "a"), "--service-account is of no use with --template"),
+        ((*given, "--preset", "smoke"), "--preset smoke is of no use with --template"),
+        (("preflight",), "--target is missing: give it, or a compiled pipeline as --template"),
+    ):
+        result = neumf_here(*arguments)
+        assert (result.returncode, result.stdout) == (1, "")
+        assert words in result.stderr
+
+
 def test_the_region_may_be_called_as_submit_calls_it(neumf_here: Neumf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GOOGLE_CLOUD_REGION", raising=False)
     plain = ("preflight", "--target", "vertex-tpu")
@@ -461,8 +511,6 @@ def test_the_region_may_be_called_as_submit_calls_it(neumf_here: Neumf, monkeypa
 
 
 def test_the_command_is_content_with_a_plan_that_runs(neumf: Neumf, tmp_path: Path) -> None:
-    import json
-
     digests = tmp_path / "digests.json"
     digests.write_text(json.dumps(DIGESTS))
     result = neumf("preflight", "--target", "vertex-tpu", "--image-digests-file", digests, "--dataset", "ml-20m",

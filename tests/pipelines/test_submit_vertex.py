@@ -540,7 +540,7 @@ def test_a_training_job_that_vertex_refuses_is_named(vertex: Vertex, tmp_path: P
     run_neumf("compile", "--target", "vertex-gpu", *DIGESTS, "--dataset", "ml-1m", "--output", compiled)
     broken = tmp_path / "broken.yaml"
     broken.write_text(compiled.read_text().replace("NVIDIA_L4", "NVIDIA_H100_80GB"))
-    result = vertex.submit(*ROOT, "--template", broken)
+    result = vertex.submit(*ROOT, "--template", broken, "--no-preflight")
     assert result.exit_code == 2
     assert "failed in the step train (INVALID_ARGUMENT: Machine type 'g2-standard-" in result.stderr
 
