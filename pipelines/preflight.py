@@ -21,6 +21,7 @@ IMAGE_TAG = "image tag"  # the subject of what caching alone makes an error
 _GB = 1e9
 _IN_ONE_POD = ("one_device", "mirrored")
 _FULL, _NEARLY_FULL = 1.0, 0.8
+_SIZES_FOLLOW_FROM = ("parameters", "pool", "resources")  # subjects of mistakes
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Plan:
         pipeline_account: What the steps act as, which starts the training job; None for what training acts as.
         size: Of the data, where the data set's own is not known or another is meant.
         compiled_images: Those of a pipeline that is compiled already; None for those that the placement gives.
+        mistakes: What was wrong with the options that the plan was made of, which it is without. Their subjects tell
+            what cannot be checked before they are right.
     """
 
     placement: Placement
@@ -44,21 +47,28 @@ class Plan:
     pipeline_account: str | None
     size: DataSize | None
     compiled_images: tuple[str, ...] | None = None
+    mistakes: tuple[Finding, ...] = ()
+
+    def is_wrong(self, *subjects: str) -> bool:
+        """Whether a mistake is about one of these."""
+        return any(mistake.subject in subjects for mistake in self.mistakes)
 
 
 def check_plan(plan: Plan) -> list[Finding]:
     """Returns everything that is wrong with a plan, errors first; nothing is asked of any server."""
     mistyped = [error("parameters", mistake) for mistake in type_mistakes(plan.parameters)]
     if mistyped:
-        return mistyped  # the other checks count with them
+        return by_severity([*plan.mistakes, *mistyped])  # the other checks count with them
     wrong = list(_check_values(plan))
     if not wrong:
         plan = _as_placed(plan)
+    are_sizes_known = not wrong and not plan.is_wrong(*_SIZES_FOLLOW_FROM)
     findings = [
+        *plan.mistakes,
         *wrong,
         *check_machines(plan.placement, plan.region),
         *_check_strategy(plan),
-        *(_check_sizes(plan) if not wrong else _sizes_unchecked()),
+        *(_check_sizes(plan) if are_sizes_known else _sizes_unchecked()),
         *_check_restarts(plan),
         *_check_images(plan),
         *check_places(plan.placement, plan.parameters, plan.region, plan.pipeline_root),
@@ -69,7 +79,7 @@ def check_plan(plan: Plan) -> list[Finding]:
 def memory_of(plan: Plan) -> MemoryEstimate | None:
     """Returns the memory that one replica needs; None where the data's size is unknown or a parameter is wrong."""
     wrong = any(type_mistakes(plan.parameters)) or any(_check_values(plan))
-    return None if wrong else _memory_of_placed(_as_placed(plan))
+    return None if wrong or plan.is_wrong(*_SIZES_FOLLOW_FROM) else _memory_of_placed(_as_placed(plan))
 
 
 def data_size(dataset: str) -> DataSize | None:
@@ -154,7 +164,9 @@ def _check_sizes(plan: Plan) -> Iterator[Finding]:
 
 
 def _sizes_unchecked() -> Iterator[Finding]:
-    yield unchecked("batches, memory", "they follow from the parameters: correct those first.")
+    yield unchecked(
+        "batches, memory", "they follow from the parameters, the pool and the resources: correct those first."
+    )
 
 
 def _check_batches(plan: Plan) -> Iterator[Finding]:
@@ -239,6 +251,9 @@ def images_of(plan: Plan) -> list[str]:
 def _check_images(plan: Plan) -> Iterator[Finding]:
     if plan.placement.target == "local":
         return
+    if plan.is_wrong("images"):
+        yield unchecked("images", "they follow from --image-digest and --image-digests-file: correct those first.")
+        return
     images = images_of(plan)
     unpinned = [image for image in images if "@sha256:" not in image]
     if unpinned:
@@ -247,9 +262,10 @@ def _check_images(plan: Plan) -> Iterator[Finding]:
             f"{', '.join(unpinned)} {'is' if len(unpinned) == 1 else 'are'} named by a tag, so that the cache would "
             "return what an older build made: give the digests with --image-digest or --image-digests-file.",
         )
-    if any("." not in image.partition("/")[0] for image in images):
+    homeless = [image for image in images if "." not in image.partition("/")[0]]
+    if homeless:
         yield error(
             "image",
-            f"{images[0]} names no registry, where the platform would look for it: set NEUMF_IMAGE_REGISTRY to "
+            f"{homeless[0]} names no registry, where the platform would look for it: set NEUMF_IMAGE_REGISTRY to "
             "REGION-docker.pkg.dev/PROJECT/REPOSITORY, or give whole references with --image-digest.",
         )

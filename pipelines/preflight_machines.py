@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pipelines.findings import Finding, error, warning
+from pipelines.findings import Finding, error, unchecked, warning
 from pipelines.machines import (
     ACCELERATORS,
     CHECKED,
@@ -21,13 +21,16 @@ from pipelines.worker_pools import POOLS, Machine, WorkerPool
 
 def check_machines(placement: Placement, region: str | None) -> Iterator[Finding]:
     """Yields what is wrong with the machines of a placement, and with where they are asked for."""
-    pool = placement.pool
-    if pool is None or not placement.is_vertex:
+    if not placement.is_vertex:
         return
     if region is not None:
         mistake = region_mistake(region)
         if mistake:
             yield error("region", mistake)
+    pool = placement.pool
+    if pool is None:
+        yield unchecked("machines", "they follow from the pool: correct that first.")
+        return
     for role, machine in _machines(pool):
         yield from _check_machine(role, machine)
         if region is not None:

@@ -19,6 +19,7 @@ from pipelines.backends import Backend, Definition, Submission
 from pipelines.cache_keys import changed_steps, own_images, step_keys, unpinned_images
 from pipelines.compile import compile_pipeline
 from pipelines.data_digest import source_uri, stored_md5
+from pipelines.findings import Mistakes
 from pipelines.parameters import check_parameters, resolve_parameters, type_mistakes
 from pipelines.placement import Placement
 from pipelines.places import places_on_this_machine
@@ -122,11 +123,12 @@ def _prepare_template(
     for mistake in type_mistakes(parameters):
         raise InputError(f"--template {template}: {mistake}")
     _check(options, parameters, None)
-    placement = placement_of(spec) if options.preflight else None
+    mistakes = Mistakes(are_noted=True)
+    placement = placement_of(spec, mistakes) if options.preflight else None
     if placement is not None:
         images = tuple(own_images(step_keys(spec, values)))
         place = (options.location, options.pipeline_root, options.service_account)
-        _check_plan(Plan(placement, parameters, *place, None, images), console)
+        _check_plan(Plan(placement, parameters, *place, None, images, tuple(mistakes.found)), console)
     compiled_digest = parameters["download"]["data_digest"]
     _add_data_digest(options, parameters["download"], console)
     if parameters["download"]["data_digest"] != compiled_digest:

@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 
 from components.ncf.errors import InputError
+from pipelines.findings import Mistakes
 from pipelines.parameters import is_of_type, name_of_type, resolve_parameters
-from pipelines.placement import Placement
+from pipelines.placement import Placement, fitting_placement
 from pipelines.presets import DEFAULT_PRESET, Parameters
 from pipelines.step_resources import RESOURCES, Resources
 from pipelines.worker_pools import Machine, WorkerPool
@@ -122,14 +123,14 @@ def container_of(spec: Spec, step: str) -> Mapping[str, Any]:
     return container
 
 
-def placement_of(spec: Spec) -> Placement | None:
+def placement_of(spec: Spec, mistakes: Mistakes) -> Placement | None:
     """Returns where a compiled pipeline would run; None where it is none that `neumf compile` writes.
 
     Without its images, which `cache_keys.own_images` returns, and without the root of checkpoints and Dataflow's
-    options, which are parameters once they are compiled.
+    options, which are parameters once they are compiled. What does not fit is left out and noted.
 
     Raises:
-        InputError: What is compiled into it does not fit.
+        InputError: The worker pools cannot be read; or something does not fit, and mistakes are not noted.
     """
     target = target_of(spec)
     if target is None:
@@ -138,17 +139,17 @@ def placement_of(spec: Spec) -> Placement | None:
 
     container, pool = container_of(spec, "train"), pool_of_template(spec)
     job = _inputs_of_train(spec) if pool else {}
-    return replace(
-        Placement.on(target),
-        pool=pool or _pool_of_pod(container),
-        strategy=strategy_of_payload(container.get("args", ())) if pool else "standard",
-        service_account=job.get("service_account") or None,
-        network=job.get("network") or None,
-        tensorboard=job.get("tensorboard") or None,
-        encryption_key=job.get("encryption_spec_key_name") or None,
-        labels=job.get("labels") or {},
-        resources={"train": _resources_of(container)} if target == "kfp" else {},
-    )
+    compiled: dict[str, Any] = {
+        "pool": pool or _pool_of_pod(container),
+        "strategy": strategy_of_payload(container.get("args", ())) if pool else "standard",
+        "service_account": job.get("service_account") or None,
+        "network": job.get("network") or None,
+        "tensorboard": job.get("tensorboard") or None,
+        "encryption_key": job.get("encryption_spec_key_name") or None,
+        "labels": job.get("labels") or {},
+        "resources": {"train": _resources_of(container)} if target == "kfp" else {},
+    }
+    return fitting_placement(mistakes, **{**vars(Placement.on(target)), **compiled})
 
 
 def parameters_of(spec: Spec, overrides: Iterable[str]) -> tuple[Parameters, dict[str, Any]]:

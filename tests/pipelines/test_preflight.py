@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from components.ncf.errors import InputError
-from pipelines.findings import Finding
+from pipelines.findings import Finding, Mistakes
 from pipelines.machines import ACCELERATORS, CPU_MACHINES, GPU_COUNTS, REGIONS, TPU_TOPOLOGIES
 from pipelines.memory import DataSize, estimate_memory
 from pipelines.parameters import parameter_mistakes, resolve_parameters
@@ -224,6 +224,66 @@ def test_the_command_names_every_wrong_parameter(neumf: Neumf) -> None:
     ):
         assert words in text
     assert len(result.stderr.splitlines()) == 1
+
+
+def findings_of(result: subprocess.CompletedProcess[str]) -> str:
+    """What the command lists, on one line: the table breaks sentences."""
+    return " ".join(result.stdout.split())
+
+
+def test_the_command_names_every_wrong_option(neumf_here: Neumf) -> None:
+    wrong = {
+        ("--pool", "l44"): "The pool 'l44' is unknown (did you mean l4?)",
+        ("--spot", "--flex-start"): "--spot and --flex-start exclude each other",
+        ("--network", "default"): "--network 'default' is not of the form",
+        ("--service-account", "me"): "--service-account 'me' is not of the form",
+        ("--tensorboard", "x"): "--tensorboard 'x' is not of the form",
+        ("--encryption-key", "k"): "--encryption-key 'k' is not of the form",
+        ("--checkpoint-root", "b"): "--checkpoint-root 'b' is not of the form",
+        ("--label", "Team=x"): "--label Team=x must consist",
+        ("--label", "Town=x"): "--label Town=x must consist",
+        ("--label", "y"): "--label 'y' is not of the form NAME=VALUE",
+        ("--timeout-hours", "0"): "--timeout-hours 0 is outside",
+        ("--max-wait-hours", "-1"): "--max-wait-hours -1 is negative",
+        ("--image-digest", "train=3"): "The digest of the image train, '3', is neither",
+        ("--image-digest", "shop=3"): "There is no image 'shop'",
+        ("--image-digest", "x"): "--image-digest 'x' is not of the form",
+        ("--resources", "gate.gpus=1"): "'gate.gpus' must be a step",
+        ("--resources", "gate.cpu_limit=0"): "'0' is no number of processors",
+        ("--resources", "gate.memory_limit=8"): "8 is outside what a container",
+        ("--resources", "gate.cpu_request=1"): "gate.cpu_request=1 is of use for Kubeflow alone",
+        ("--dataflow", "zone=a"): "'zone' is unknown",
+        ("--dataflow", "max_workers=x"): "'x' is not a whole number",
+        ("--region", "moon"): "Vertex has no region 'moon'",
+        ("--pipeline-root", "s3://x"): "'s3://x' is no folder of a bucket",
+        ("--pipeline-service-account", "u"): "--pipeline-service-account 'u' is not of the form",
+        ("--num-users", "3"): "--num-items, --num-interactions is missing",
+        ("--preset", "foo"): "The preset 'foo' is unknown",
+        ("--mirror", ""): "--mirror is empty",
+        ("--set", "train.num_epochs=0"): "train.num_epochs is 0",
+        ("--dataset", "ml-2m"): "Unknown dataset 'ml-2m'",
+        ("--project", "p", "--online"): "Google Cloud was not asked about wrong options",
+    }
+    options = [word for words in wrong for word in words]
+    result = neumf_here("preflight", "--target", "vertex-gpu", *options)
+    text = findings_of(result)
+    for words in wrong.values():
+        assert text.count(words) == 1, (words, text)
+    assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
+    assert result.stdout.count("error  ") == len(wrong) - 1, "and nothing that only follows from them"
+    board = ("--service-account", "me", "--tensorboard", "projects/p/locations/us-central1/tensorboards/1")
+    assert "--tensorboard needs" not in findings_of(neumf_here("preflight", "--target", "vertex-gpu", *board))
+
+
+def test_the_command_names_every_option_that_kubeflow_lacks(neumf_here: Neumf) -> None:
+    result = neumf_here("preflight", "--target", "kfp", "--pool", "tpu-v3-8", "--spot", "--label", "a=b", "--online",
+                        "--network", "projects/1/global/networks/n", "--dataflow", "region=us-central1")  # fmt: skip
+    text = findings_of(result)
+    for flag in ("--spot or --flex-start", "--label", "--network"):
+        assert f"{flag} is of use for Vertex AI alone, and the target is kfp" in text
+    assert "--pool tpu-v3-8 is more than one pod" in text
+    assert "--online asks Google Cloud about Vertex AI" in text
+    assert "--dataflow needs project, temp_location, worker_image: add --dataflow project=…, --dataflow temp" in text
 
 
 @pytest.mark.parametrize("root", ["bucket/x", "gs://B", "/gcs/bucket", "gs://a b/c"])
@@ -457,7 +517,7 @@ def test_the_command_says_what_to_change_and_fails(neumf: Neumf) -> None:
 
 @pytest.mark.parametrize(("name", "placement"), list(placements()), ids=[name for name, _ in placements()])
 def test_a_compiled_pipeline_tells_its_placement(name: str, placement: Placement) -> None:
-    made = placement_of(golden_document(name))
+    made = placement_of(golden_document(name), Mistakes(are_noted=False))
     assert made is not None
     assert made == dataclasses.replace(
         placement, timeout_h=None, checkpoint_root=None, image_digests={}, dataflow=(), resources=made.resources
@@ -469,7 +529,7 @@ def test_the_limit_of_a_compiled_pod_is_what_train_has() -> None:
     amounts = document["deploymentSpec"]["executors"]["exec-train"]["container"]["resources"]
     amounts["resourceMemoryLimit"] = "9G"
     amounts["accelerator"] = {"count": "2", "type": "nvidia.com/gpu"}
-    made = placement_of(document)
+    made = placement_of(document, Mistakes(are_noted=False))
     assert made is not None
     assert made.resources["train"].memory_limit_bytes == 9e9
     (message,) = errors(check_plan(plan(made, "train.global_batch_size=4001", compiled_images=())))
@@ -478,14 +538,19 @@ def test_the_limit_of_a_compiled_pod_is_what_train_has() -> None:
 
 def test_the_command_checks_a_compiled_pipeline(neumf_here: Neumf, tmp_path: Path) -> None:
     file = tmp_path / "pipeline.yaml"
-    file.write_text(yaml.safe_dump(golden_document("everything-chosen")))
+    document = golden_document("everything-chosen")
+    job = document["components"]["comp-train"]["inputDefinitions"]["parameters"]
+    job["network"]["defaultValue"], job["labels"]["defaultValue"] = "default", {"Team": "x"}
+    file.write_text(yaml.safe_dump(document))
     given = ("preflight", "--template", file, "--pipeline-root", "gs://bucket/runs")
-    result = neumf_here(*given, "--region", "us-east1", "--set", "train.global_batch_size=4001", "--set", "gate.x=1",
+    result = neumf_here(*given, "--region", "us-east1", "--set", "train.global_batch_size=4001",
                         "--set", "train.strategy=mirrored")  # fmt: skip
-    text = " ".join(result.stdout.split())
+    text = findings_of(result)
     assert result.returncode == 1
     for words in (
-        "tensorboards/42 is in europe-west4 and the run in us-east1", "--encryption-key", "no parameter 'x'",
+        "--network 'default' is not of the form", "--label Team=x must",
+        "tensorboards/42 is in europe-west4 and the run in us-east1", "--encryption-key",
+        "error image neumf-python/baseline@sha256:", "names no registry",
         "use multi_worker_mirrored, or auto", "not divisible by 16 replicas", "pool a100-x8-x2-reduction: 9 machines",
     ):  # fmt: skip
         assert words in text, text
