@@ -25,6 +25,7 @@ from pipelines.placement import Placement
 from pipelines.places import places_on_this_machine
 from pipelines.preflight import IMAGE_TAG, Plan, check_plan
 from pipelines.regions import region_mistake
+from pipelines.schedules import existing_schedule, title_of
 from pipelines.submit_options import SubmitOptions
 from pipelines.template import (
     check_target,
@@ -185,25 +186,20 @@ def _submit_template(options: SubmitOptions, template: Path, values: Mapping[str
     if options.dry_run or backend is None:
         _finish_dry_run(options, now, console)
         return
-    submission = Submission(template, values, _job_id(options))
     if options.schedule:
-        _check_new(backend, submission.job_id)
-        made = backend.schedule(submission, options.schedule)
-        console.print(
-            f"schedule {escape(made.name)} ({made.state}): {escape(made.cron)}", soft_wrap=True, highlight=False
-        )
+        _schedule(options, Submission(template, values, title_of(options, now)), now, backend, console)
         return
-    _announce(options, backend, backend.submit(submission), console)
+    _announce(options, backend, backend.submit(Submission(template, values, _job_id(options))), console)
 
 
-def _check_new(backend: Backend, title: str) -> None:
-    """Refuses a schedule that exists: its runs would start twice."""
-    for schedule in backend.schedules():
-        if schedule.title == title:
-            raise InputError(
-                f"There is a schedule {title} ({schedule.name}): choose another --job-id, or delete it with "
-                f"--delete-schedule {schedule.name}."
-            )
+def _schedule(
+    options: SubmitOptions, submission: Submission, now: Definition, backend: Backend, console: Console
+) -> None:
+    """Makes a schedule, unless the same one is there, as after an answer that was lost."""
+    found = existing_schedule(options, now, backend)
+    made = found or backend.schedule(submission, str(options.schedule))
+    there = ", which exists with the same pipeline and parameters: nothing was made" if found else ""
+    _say(console, f"schedule {made.name} ({made.state}): {made.cron}{there}")
 
 
 def _check_pinned(now: Definition) -> None:

@@ -222,7 +222,7 @@ def _options() -> list[Callable[[Command], Command]]:
         option("--backend", type=click.Choice(BACKENDS), required=True, help="Vertex AI, or Kubeflow Pipelines."),
         option("--template", type=path, help="A pipeline that `neumf compile` wrote.  [default: compile one now]"),
         option("--pipeline-root", metavar="gs://…", help="Where the run's artifacts go."),
-        option("--job-id", metavar="ID", help="[default: neumf-TIME-RANDOM]"),
+        option("--job-id", metavar="ID", help="[default: neumf-TIME-RANDOM; of a schedule neumf-DIGEST]"),
         option("--experiment", metavar="NAME", help="The experiment that lists the run; made if it is new."),
         option("--service-account", metavar="ACCOUNT", help="What the steps act as."),
         option("--network", metavar="NAME", help="Vertex: projects/PROJECT-NUMBER/global/networks/NAME."),
