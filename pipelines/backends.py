@@ -40,12 +40,18 @@ class Schedule:
         title: What people call it.
         cron: When it runs.
         state: In the backend's words.
+        definition: What its runs are.
+        pipeline_root: Where their artifacts go; empty for the backend's own choice.
+        service_account: What their steps act as; empty for the backend's own choice.
     """
 
     name: str
     title: str
     cron: str
     state: str
+    definition: Definition
+    pipeline_root: str
+    service_account: str
 
 
 class Backend(Protocol):
@@ -55,10 +61,10 @@ class Backend(Protocol):
         """Starts a run and returns its job's name."""
 
     def schedule(self, submission: Submission, cron: str) -> Schedule:
-        """Makes a schedule that starts such runs."""
+        """Makes a schedule that starts such runs, called by their id, which no other is."""
 
-    def schedules(self) -> list[Schedule]:
-        """Returns all schedules."""
+    def schedules(self, title: str | None = None) -> list[Schedule]:
+        """Returns all schedules, or those of one title."""
 
     def delete_schedule(self, name: str) -> None:
         """Deletes a schedule."""

@@ -83,17 +83,17 @@ def changed_steps(before: list[StepKey], after: list[StepKey]) -> list[Change]:
     return changes
 
 
+def own_images(keys: list[StepKey]) -> dict[str, str]:
+    """Returns the images of the steps and one of the steps of each, without Google's own that compute no result."""
+    return {image: step.step for step in keys for image in step.images if not image.startswith(_WITHOUT_RESULT)}
+
+
 def unpinned_images(keys: list[StepKey]) -> dict[str, str]:
     """Returns the images that are named by a tag, which a rebuild moves without a key changing, and their steps.
 
     Without Google's own images that compute no result: what they make does not depend on their version.
     """
-    return {
-        image: step.step
-        for step in keys
-        for image in step.images
-        if "@sha256:" not in image and not image.startswith(_WITHOUT_RESULT)
-    }
+    return {image: step for image, step in own_images(keys).items() if "@sha256:" not in image}
 
 
 def fingerprint(cache_key: Mapping[str, Any]) -> str:

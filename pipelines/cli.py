@@ -316,7 +316,7 @@ def compare(runs: tuple[Path, ...], metrics: tuple[str, ...], as_json: bool) -> 
 
 
 @main.command()
-@placement_options(has_identity=True)
+@placement_options(has_identity=True, notes_mistakes=False)
 @submit_options
 @dataset_options(required=False)
 @preset_options

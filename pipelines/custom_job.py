@@ -1,10 +1,13 @@
 """Makes a custom job of Vertex AI, with worker pools, from a component."""
 
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from components.ncf.errors import InputError
 from pipelines.placement import Placement
-from pipelines.worker_pools import REDUCTION_SERVER_IMAGE, Machine, WorkerPool
+from pipelines.worker_pools import POOLS, REDUCTION_SERVER_IMAGE, Machine, WorkerPool
 
 _DISK_GB = 100  # as Google's own helper
 _DAY_S = 24 * 3600
@@ -60,6 +63,61 @@ def as_custom_job(component: Any, placement: Placement, image: str) -> Any:
     made.component_spec.name = component.component_spec.name
     made.description = component.description
     return made
+
+
+def pool_of_specs(specs: Any) -> WorkerPool:
+    """Returns the pool that a compiled custom job's list stands for, one of `POOLS` if it is that.
+
+    Args:
+        specs: What `as_custom_job` wrote.
+
+    Raises:
+        InputError: It is not such a list.
+    """
+    try:
+        chief, *others = [(_machine(spec), int(spec["replica_count"]), _image(spec)) for spec in specs]
+        servers = {_kind_of_server(image): (machine, count) for machine, count, image in others[1:]}
+        parameter, reduction = (servers.get(kind, (None, 0)) for kind in ("parameter", "reduction"))
+        num_workers = others[0][1] if others else 0
+        image = chief[2].rpartition("/")[2].partition("@")[0].partition(":")[0]
+        pool = WorkerPool("of the template", "as compiled", image, chief[0], num_workers, *parameter, *reduction)
+    except (TypeError, ValueError, KeyError, AttributeError) as problem:
+        raise InputError(
+            f"The worker pools of train cannot be read ({type(problem).__name__}: {problem}): compile the pipeline "
+            "again."
+        ) from problem
+    if chief[1] != 1 or any(machine != chief[0] for machine, _, _ in others[:1]):
+        raise InputError(
+            "The worker pools of train are not one chief and workers with the same machine: compile the pipeline again."
+        )
+    alike = (replace(known, name=pool.name, description=pool.description, image=image) for known in POOLS.values())
+    return next((known for known, like in zip(POOLS.values(), alike, strict=True) if like == pool), pool)
+
+
+def strategy_of_payload(arguments: Sequence[str]) -> str:
+    """Returns the strategy of a compiled custom job, a name of `STRATEGIES` of placements.
+
+    Args:
+        arguments: Of the container that starts it.
+    """
+    found = re.search(r'"strategy": "(\w+)"', " ".join(arguments))
+    names = {value: name for name, value in _STRATEGIES.items()}
+    return names.get(found.group(1), "standard") if found else "standard"
+
+
+def _machine(spec: Mapping[str, Any]) -> Machine:
+    given = spec["machine_spec"]
+    # The compiler writes numbers with a decimal point.
+    count = int(given.get("accelerator_count", 0))
+    return Machine(**{**given, "accelerator_count": count})
+
+
+def _image(spec: Mapping[str, Any]) -> str:
+    return str(spec["container_spec"]["image_uri"])
+
+
+def _kind_of_server(image: str) -> str:
+    return "reduction" if image == REDUCTION_SERVER_IMAGE else "parameter"
 
 
 def _write_into_payload(spec: dict[str, Any], component: Any, values: dict[str, str]) -> None:

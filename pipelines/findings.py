@@ -1,7 +1,10 @@
 """What a check before a run has to say."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+from components.ncf.errors import InputError
 
 SEVERITIES = ("error", "warning", "not checked")
 
@@ -40,3 +43,40 @@ def warning(subject: str, message: str) -> Finding:
 def unchecked(subject: str, message: str) -> Finding:
     """Returns what was not looked at, and why."""
     return Finding("not checked", subject, message)
+
+
+class Mistakes:
+    """What is wrong with what somebody gave: raised at once, or noted where all of it is to be listed."""
+
+    def __init__(self, are_noted: bool) -> None:
+        """Begins without any.
+
+        Args:
+            are_noted: Whether they are noted.
+        """
+        self.found: list[Finding] = []
+        self._are_noted = are_noted
+
+    def note(self, subject: str, sentence: str) -> None:
+        """Makes a finding of one.
+
+        Raises:
+            InputError: Mistakes are not noted.
+        """
+        if not self._are_noted:
+            raise InputError(sentence)
+        self.found.append(error(subject, sentence))
+
+    @contextmanager
+    def about(self, subject: str) -> Iterator[None]:
+        """Makes a finding of what the block raises, which ends the block and nothing else.
+
+        Raises:
+            InputError: The block raised it, and mistakes are not noted.
+        """
+        try:
+            yield
+        except InputError as mistake:
+            if not self._are_noted:
+                raise
+            self.note(subject, str(mistake))

@@ -20,17 +20,14 @@ def given_flags() -> dict[str, str]:
     return flags
 
 
-def refuse_empty() -> None:
-    """Refuses an option without a value, as an unset variable of a shell leaves it.
-
-    Raises:
-        InputError: There is one.
-    """
+def empty_options() -> dict[str, str]:
+    """Returns the options without a value, as an unset variable of a shell leaves them, each with a sentence."""
     values = click.get_current_context().params
-    for name, flag in given_flags().items():
-        value = values.get(name)
-        if value == "" or (isinstance(value, tuple) and "" in value):
-            raise InputError(f"{flag} is empty, as an unset variable leaves it: give a value, or leave {flag} out.")
+    return {
+        name: f"{flag} is empty, as an unset variable leaves it: give a value, or leave {flag} out."
+        for name, flag in given_flags().items()
+        if values.get(name) == "" or (isinstance(values.get(name), tuple) and "" in values[name])
+    }
 
 
 def refuse_beside(action: str, used: Collection[str]) -> None:

@@ -74,6 +74,38 @@ def parameter_mistakes(parameters: Mapping[str, Mapping[str, Any]]) -> Iterator[
         )
 
 
+def type_mistakes(parameters: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yields a sentence for each value that is missing or of another type than its step's."""
+    from pipelines.neumf import COMPONENTS, step_parameters
+
+    for step in COMPONENTS:
+        for name, kind in step_parameters(step).items():
+            value = parameters.get(step, {}).get(name)
+            if value is None:
+                yield f"{step}.{name} has no value: set it to a {name_of_type(kind)}."
+            elif not is_of_type(value, kind):
+                yield f"{step}.{name} is {value!r}: it must be a {name_of_type(kind)}."
+
+
+def is_of_type(value: Any, kind: Any) -> bool:
+    """Whether a parameter may have a value; a whole number is a number, and true is none."""
+    origin = getattr(kind, "__origin__", kind)
+    if origin is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if origin is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if not isinstance(value, origin):
+        return False
+    return all(is_of_type(element, inner) for inner in getattr(kind, "__args__", ()) for element in value)
+
+
+def name_of_type(kind: Any) -> str:
+    """Returns what people call a parameter's type."""
+    if getattr(kind, "__args__", None):
+        return f"list of {kind.__args__[0].__name__}"
+    return {str: "text", int: "whole number", float: "number", bool: "true or false"}.get(kind, str(kind.__name__))
+
+
 def _step_mistakes(step: str, values: Mapping[str, Any]) -> Iterator[str]:
     """Yields one mistake after another: a configuration stops at its first, which is mended to ask again."""
     mended: Mapping[str, Any] | None = values

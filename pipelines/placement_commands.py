@@ -1,5 +1,6 @@
 """The commands that say where a pipeline runs, and run nothing: compile, preflight, pools."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -8,16 +9,19 @@ from rich.table import Table
 
 from components.ncf.errors import InputError
 from pipelines.command_options import dataset_options, preset_options, with_dataset
+from pipelines.findings import Mistakes
 from pipelines.parameters import resolve_parameters
 from pipelines.placement import Placement
 from pipelines.placement_options import placement_options
+from pipelines.presets import DEFAULT_PRESET
 from pipelines.resource_names import check_name
+from pipelines.template import open_template
 
 _FOLDER = click.Path(path_type=Path)
 
 
 @click.command("compile")
-@placement_options(has_identity=False)
+@placement_options(has_identity=False, notes_mistakes=False)
 @dataset_options(required=False)
 @preset_options
 @click.option("--output", type=_FOLDER, required=True, help="The YAML file to write.")
@@ -42,7 +46,8 @@ def compile_command(
 
 
 @click.command("preflight")
-@placement_options(has_identity=False)
+@placement_options(has_identity=False, notes_mistakes=True)
+@click.option("--template", type=_FOLDER, metavar="FILE", help="What `neumf compile` wrote, instead of --target.")
 @dataset_options(required=False)
 @preset_options
 @click.option("--region", "--location", "region", envvar="GOOGLE_CLOUD_REGION", metavar="REGION",
@@ -57,6 +62,8 @@ def compile_command(
 @click.option("--project", envvar="GOOGLE_CLOUD_PROJECT", metavar="ID", help="With --online: the project.")
 def preflight_command(
     placement: Placement,
+    mistakes: Mistakes,
+    template: Path | None,
     dataset: str | None,
     mirror: str | None,
     preset: str,
@@ -73,24 +80,31 @@ def preflight_command(
     """Check a run before it costs anything; status 1 if it would fail.
 
     Looks at machines, regions, batch sizes, memory, images and places without any network; --online looks whether what
-    is named exists and may be used.
+    is named exists and may be used. With --template, of what a compiled pipeline says.
     """
     from pipelines.preflight import Plan
-    from pipelines.preflight_command import chosen_size, preflight, readable_overrides
+    from pipelines.preflight_command import chosen_size, plan_of_template, preflight, readable_overrides
 
-    if online and not placement.is_vertex:
-        raise InputError(
-            f"--online asks Google Cloud about Vertex AI, and the target is {placement.target}: leave it out."
-        )
-    if online and not (project and region):
-        raise InputError("--online needs --project and --region.")
-    resolve_parameters(preset, ())  # an unknown preset leaves nothing to check
-    readable, unreadable = readable_overrides(preset, with_dataset(dataset, mirror, overrides))
-    size = chosen_size(num_users, num_items, num_interactions)
-    check_name("--pipeline-service-account", "service_account", pipeline_service_account)
-    parameters = resolve_parameters(preset, readable)
-    plan = Plan(placement, parameters, region, pipeline_root, pipeline_service_account, size)
-    preflight(plan, unreadable, project if online else None, Console())
+    known_preset, size, account = DEFAULT_PRESET, None, None
+    with mistakes.about("parameters"):
+        resolve_parameters(preset, ())
+        known_preset = preset
+    readable = readable_overrides(known_preset, with_dataset(dataset, mirror, overrides), mistakes)
+    with mistakes.about("options"):
+        size = chosen_size(num_users, num_items, num_interactions)
+    with mistakes.about("options"):
+        check_name("--pipeline-service-account", "service_account", pipeline_service_account)
+        account = pipeline_service_account
+    plan = Plan(placement, resolve_parameters(known_preset, readable), region, pipeline_root, account, size)
+    if template is not None:
+        plan = plan_of_template(template, open_template(template, known_preset), readable, plan, mistakes)
+    target = plan.placement.target
+    if online and not plan.placement.is_vertex:
+        sentence = f"--online asks Google Cloud about Vertex AI, and the target is {target}: leave it out."
+        mistakes.note("options", sentence)
+    elif online and not (project and region):
+        mistakes.note("options", "--online needs --project and --region.")
+    preflight(replace(plan, mistakes=tuple(mistakes.found)), project if online else None, Console())
 
 
 @click.command()

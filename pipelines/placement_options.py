@@ -1,7 +1,7 @@
 """The options of a command that says where a pipeline runs."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,15 @@ import click
 from components.images import image_uri
 from components.ncf.errors import InputError
 from pipelines.dataflow import DataflowOptions
-from pipelines.given_options import given_flags, refuse_empty
-from pipelines.placement import TARGETS, Placement, pool_of
-from pipelines.step_resources import Resources, changed_resources
+from pipelines.findings import Mistakes
+from pipelines.given_options import empty_options, given_flags
+from pipelines.placement import TARGETS, Placement, fitting_placement, pool_of
+from pipelines.step_resources import Resources, changed_resources, check_quantity
 
 Command = Callable[..., Any]
 
+# What the checks after these are told by: those that count with a value that is wrong are left out.
+_SUBJECTS = {"pool": "pool", "image_digests": "images", "image_digests_file": "images", "resources": "resources"}
 # What the training job shares with the pipeline's job.
 _IDENTITY = ("service_account", "network", "encryption_key", "labels")
 _HARDWARE = (
@@ -24,19 +27,27 @@ _HARDWARE = (
 )  # fmt: skip
 
 
-def placement_options(has_identity: bool) -> Callable[[Command], Command]:
+def placement_options(has_identity: bool, notes_mistakes: bool) -> Callable[[Command], Command]:
     """Adds the options to a command, which receives them as one `Placement` named `placement`.
 
     Args:
         has_identity: Whether the command has own options for service_account, network, encryption_key and labels,
             which the placement then takes too where the target is one of Vertex AI.
+        notes_mistakes: Whether the command lists mistakes: it then receives them as `mistakes`, and a placement without
+            them, and takes --template instead of a target.
     """
 
     def decorate(command: Command) -> Command:
         def with_placement(**parameters: Any) -> Any:
-            refuse_empty()
+            mistakes = Mistakes(notes_mistakes)
+            for name, sentence in empty_options().items():
+                mistakes.note(_SUBJECTS.get(name, "options"), sentence)
+                value = parameters[name]
+                parameters[name] = tuple(filter(None, value)) if isinstance(value, tuple) else None
             if parameters.get("template") is not None:
-                _refuse_beside_template(parameters["template"])
+                _refuse_beside_template(parameters["template"], _HARDWARE if has_identity else _HARDWARE + _IDENTITY)
+            elif parameters["target"] is None and notes_mistakes:
+                raise InputError("--target is missing: give it, or a compiled pipeline as --template.")
             if parameters["target"] is None:
                 parameters["target"] = "vertex-cpu" if parameters.get("backend") == "vertex" else "kfp"
             take = parameters.get if has_identity else parameters.pop
@@ -44,54 +55,55 @@ def placement_options(has_identity: bool) -> Callable[[Command], Command]:
             if has_identity and not parameters["target"].startswith("vertex-"):
                 identity = dict.fromkeys(_IDENTITY) | {"labels": ()}
             hardware = {name: parameters.pop(name) for name in _HARDWARE}
-            return command(placement=_placement(**identity, **hardware), **parameters)
+            if notes_mistakes:
+                parameters["mistakes"] = mistakes
+            return command(placement=_placement(mistakes, **identity, **hardware), **parameters)
 
         with_placement.__name__ = command.__name__
         with_placement.__doc__ = command.__doc__
         # Options that decorators further in have put on the command already.
         with_placement.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-        for option in reversed([*_hardware_options(not has_identity), *([] if has_identity else _identity_options())]):
+        identity_options = [] if has_identity else _identity_options()
+        is_target_required = not (has_identity or notes_mistakes)
+        for option in reversed([*_hardware_options(is_target_required, has_identity), *identity_options]):
             option(with_placement)
         return with_placement
 
     return decorate
 
 
-def read_image_digests(pairs: Iterable[str], file: Path | None) -> dict[str, str]:
-    """Returns digests by the images' names; a pair wins over the file.
-
-    Args:
-        pairs: Texts "NAME=sha256:…" or "NAME=REFERENCE@sha256:…".
-        file: A JSON object of the same, or None.
-
-    Raises:
-        InputError: The file or a pair is not of that form.
-    """
+def _read_image_digests(pairs: Iterable[str], file: Path | None, mistakes: Mistakes) -> dict[str, str]:
+    """Returns digests by the images' names; a pair "NAME=DIGEST" wins over the file, a JSON object of the same."""
     digests: dict[str, str] = {}
     if file is not None:
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"--image-digests-file {file} cannot be read as a JSON object of image names and digests ({error})."
-            ) from error
-        if not isinstance(content, dict):
-            raise InputError(
-                f'--image-digests-file {file} holds no JSON object: write {{"train": "sha256:…"}}, a digest for each '
-                "image's name."
-            )
-        digests.update({str(name): str(digest) for name, digest in content.items()})
-    return {**digests, **_pairs("--image-digest", pairs, "train=sha256:…")}
+        with mistakes.about("images"):
+            digests = _read_digests(file)
+    return {**digests, **_pairs("--image-digest", pairs, "train=sha256:…", "images", mistakes)}
 
 
-def _refuse_beside_template(template: Path) -> None:
+def _read_digests(file: Path) -> dict[str, str]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--image-digests-file {file} cannot be read as a JSON object of image names and digests ({error})."
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(
+            f'--image-digests-file {file} holds no JSON object: write {{"train": "sha256:…"}}, a digest for each '
+            "image's name."
+        )
+    return {str(name): str(digest) for name, digest in content.items()}
+
+
+def _refuse_beside_template(template: Path, compiled: Collection[str]) -> None:
     """Refuses what somebody gave that a compiled pipeline has decided already.
 
     Raises:
         InputError: Such an option was given.
     """
     for name, flag in given_flags().items():
-        if name in _HARDWARE:
+        if name in compiled:
             raise InputError(
                 f"{flag} is of no use with --template {template}, which was compiled for its place: leave it out, or "
                 f"compile again with {flag}."
@@ -99,6 +111,7 @@ def _refuse_beside_template(template: Path) -> None:
 
 
 def _placement(
+    mistakes: Mistakes,
     target: str,
     pool: str | None,
     spot: bool,
@@ -111,66 +124,82 @@ def _placement(
     **others: Any,
 ) -> Placement:
     if spot and flex_start:
-        raise InputError("--spot and --flex-start exclude each other: give one of them.")
-    digests = read_image_digests(image_digests, image_digests_file)
-    return Placement(
+        mistakes.note("options", "--spot and --flex-start exclude each other: give one of them.")
+    chosen_pool = None
+    with mistakes.about("pool"):
+        chosen_pool = pool_of(target, pool)
+    digests = _read_image_digests(image_digests, image_digests_file, mistakes)
+    return fitting_placement(
+        mistakes,
         target=target,
-        pool=pool_of(target, pool),
-        strategy="spot" if spot else "flex-start" if flex_start else "standard",
-        max_wait_h=others["max_wait_h"],
-        timeout_h=others["timeout_h"],
-        service_account=others["service_account"],
-        network=others["network"],
-        tensorboard=others["tensorboard"],
-        encryption_key=others["encryption_key"],
-        labels=_pairs("--label", labels, "team=search"),
-        checkpoint_root=others["checkpoint_root"],
+        pool=chosen_pool,
+        strategy="flex-start" if flex_start else "spot" if spot else "standard",
+        labels=_pairs("--label", labels, "team=search", "options", mistakes),
         image_digests=digests,
-        dataflow=_dataflow(dataflow, digests.get("generate")),
-        resources=_resources(target, resources),
+        dataflow=_dataflow(dataflow, digests.get("generate"), mistakes),
+        resources=_resources(target, resources, mistakes),
+        **others,
     )
 
 
-def _dataflow(pairs: tuple[str, ...], worker_image: str | None) -> tuple[str, ...]:
+def _dataflow(pairs: tuple[str, ...], worker_image: str | None, mistakes: Mistakes) -> tuple[str, ...]:
     """Returns Beam's options, the workers' image being the step's own if it is known and no other is given."""
     if not pairs:
         return ()
+    num_before = len(mistakes.found)
     values: dict[str, Any] = dict.fromkeys(DataflowOptions.__dataclass_fields__)
-    for name, text in _pairs("--dataflow", pairs, "region=us-central1").items():
+    for name, text in _pairs("--dataflow", pairs, "region=us-central1", "Dataflow", mistakes).items():
+        is_number = name.endswith("_workers")
         if name not in values:
-            raise InputError(f"--dataflow {name}={text}: {name!r} is unknown; there are {', '.join(values)}.")
-        if name.endswith("_workers") and not (text.isascii() and text.isdecimal()):
-            raise InputError(f"--dataflow {name}={text}: {text!r} is not a whole number.")
-        values[name] = int(text) if name.endswith("_workers") else text
+            sentence = f"--dataflow {name}={text}: {name!r} is unknown; there are {', '.join(values)}."
+            mistakes.note("Dataflow", sentence)
+        elif is_number and not (text.isascii() and text.isdecimal()):
+            mistakes.note("Dataflow", f"--dataflow {name}={text}: {text!r} is not a whole number.")
+        else:
+            values[name] = int(text) if is_number else text
     if values["worker_image"] is None and worker_image is not None:
         folder, slash, _ = image_uri("generate").rpartition("/")
         values["worker_image"] = worker_image if "@" in worker_image else f"{folder}{slash}generate@{worker_image}"
-    for name in ("project", "region", "temp_location", "worker_image"):
-        if values[name] is None:
-            raise InputError(f"--dataflow needs {name}: add --dataflow {name}=….")
-    return tuple(DataflowOptions(**values).as_beam_options())
+    missing = [name for name in ("project", "region", "temp_location", "worker_image") if values[name] is None]
+    if len(mistakes.found) > num_before:
+        return ()  # one of them may be what is missing
+    options: list[str] = []
+    with mistakes.about("Dataflow"):
+        if missing:
+            added = ", ".join(f"--dataflow {name}=…" for name in missing)
+            raise InputError(f"--dataflow needs {', '.join(missing)}: add {added}.")
+        options = DataflowOptions(**values).as_beam_options()
+    return tuple(options)
 
 
-def _resources(target: str, texts: tuple[str, ...]) -> dict[str, Resources]:
-    pairs = _pairs("--resources", texts, "train.memory_limit=128G")
-    requests = [name for name in pairs if name.endswith("_request")]
-    if requests and target.startswith("vertex-"):
-        raise InputError(
-            f"--resources {requests[0]}={pairs[requests[0]]} is of use for Kubeflow alone: on Vertex AI a step has a "
-            "machine of its own, which its limits choose."
-        )
-    return changed_resources(pairs.items())
+def _resources(target: str, texts: tuple[str, ...], mistakes: Mistakes) -> dict[str, Resources]:
+    pairs: dict[str, dict[str, str]] = {}
+    for name, value in _pairs("--resources", texts, "train.memory_limit=128G", "resources", mistakes).items():
+        with mistakes.about("resources"):
+            if name.endswith("_request") and target.startswith("vertex-"):
+                raise InputError(
+                    f"--resources {name}={value} is of use for Kubeflow alone: on Vertex AI a step has a machine of "
+                    "its own, which its limits choose."
+                )
+            check_quantity(name, value)
+            pairs.setdefault(name.partition(".")[0], {})[name] = value
+    changed: dict[str, Resources] = {}
+    for of_step in pairs.values():
+        with mistakes.about("resources"):
+            changed |= changed_resources(of_step.items())
+    return changed
 
 
-def _pairs(option: str, texts: Iterable[str], example: str) -> dict[str, str]:
+def _pairs(option: str, texts: Iterable[str], example: str, subject: str, mistakes: Mistakes) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for text in texts:
         name, separator, value = text.partition("=")
         if not separator or not name or not value:
-            raise InputError(f"{option} {text!r} is not of the form NAME=VALUE, as {example}.")
-        if name in pairs:
-            raise InputError(f"{option} gives {name} twice, {pairs[name]} and {value}: leave one out.")
-        pairs[name] = value
+            mistakes.note(subject, f"{option} {text!r} is not of the form NAME=VALUE, as {example}.")
+        elif name in pairs:
+            mistakes.note(subject, f"{option} gives {name} twice, {pairs[name]} and {value}: leave one out.")
+        else:
+            pairs[name] = value
     return pairs
 
 
@@ -185,13 +214,13 @@ def _identity_options() -> list[Callable[[Command], Command]]:
     ]
 
 
-def _hardware_options(is_target_required: bool) -> list[Callable[[Command], Command]]:
+def _hardware_options(is_target_required: bool, has_backend: bool) -> list[Callable[[Command], Command]]:
     path = click.Path(path_type=Path)
     option = click.option
     return [
         option("--target", type=click.Choice(TARGETS), required=is_target_required,
                help="What the pipeline is compiled for."
-               + ("" if is_target_required else "  [default: kfp, or vertex-cpu with --backend vertex]")),
+               + ("  [default: kfp, or vertex-cpu with --backend vertex]" if has_backend else "")),
         option("--pool", metavar="NAME", help="What train runs on, a name of `neumf pools`."),
         option("--spot", is_flag=True, help="Vertex: train on cheaper machines that may be taken away."),
         option("--flex-start", is_flag=True, help="Vertex: wait until all of train's machines are to be had."),

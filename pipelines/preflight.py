@@ -9,7 +9,7 @@ from components.ncf.errors import InputError
 from pipelines.findings import Finding, by_severity, error, unchecked, warning
 from pipelines.machines import ACCELERATORS, machine_memory_gb
 from pipelines.memory import DataSize, MemoryEstimate, estimate_memory
-from pipelines.parameters import parameter_mistakes, step_config
+from pipelines.parameters import parameter_mistakes, step_config, type_mistakes
 from pipelines.placed_steps import image_of, placed_parameters, resources_of
 from pipelines.placement import Placement
 from pipelines.preflight_machines import accelerator_of, check_machines
@@ -21,6 +21,7 @@ IMAGE_TAG = "image tag"  # the subject of what caching alone makes an error
 _GB = 1e9
 _IN_ONE_POD = ("one_device", "mirrored")
 _FULL, _NEARLY_FULL = 1.0, 0.8
+_SIZES_FOLLOW_FROM = ("parameters", "pool", "resources")  # subjects of mistakes
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class Plan:
         pipeline_root: Where the artifacts go; None leaves it unchecked.
         pipeline_account: What the steps act as, which starts the training job; None for what training acts as.
         size: Of the data, where the data set's own is not known or another is meant.
+        compiled_images: Those of a pipeline that is compiled already; None for those that the placement gives.
+        mistakes: What was wrong with the options that the plan was made of, which it is without. Their subjects tell
+            what cannot be checked before they are right.
     """
 
     placement: Placement
@@ -42,22 +46,31 @@ class Plan:
     pipeline_root: str | None
     pipeline_account: str | None
     size: DataSize | None
+    compiled_images: tuple[str, ...] | None = None
+    mistakes: tuple[Finding, ...] = ()
+
+    def is_wrong(self, *subjects: str) -> bool:
+        """Whether a mistake is about one of these."""
+        return any(mistake.subject in subjects for mistake in self.mistakes)
 
 
 def check_plan(plan: Plan) -> list[Finding]:
     """Returns everything that is wrong with a plan, errors first; nothing is asked of any server."""
-    mistyped = list(_check_types(plan))
+    mistyped = [error("parameters", mistake) for mistake in type_mistakes(plan.parameters)]
     if mistyped:
-        return mistyped  # the other checks count with them
+        return by_severity([*plan.mistakes, *mistyped])  # the other checks count with them
     wrong = list(_check_values(plan))
     if not wrong:
         plan = _as_placed(plan)
+    are_sizes_known = not wrong and not plan.is_wrong(*_SIZES_FOLLOW_FROM)
     findings = [
+        *plan.mistakes,
         *wrong,
         *check_machines(plan.placement, plan.region),
         *_check_strategy(plan),
-        *(_check_sizes(plan) if not wrong else _sizes_unchecked()),
-        *_check_images(plan.placement),
+        *(_check_sizes(plan) if are_sizes_known else _sizes_unchecked()),
+        *_check_restarts(plan),
+        *_check_images(plan),
         *check_places(plan.placement, plan.parameters, plan.region, plan.pipeline_root),
     ]
     return by_severity(findings)
@@ -65,7 +78,8 @@ def check_plan(plan: Plan) -> list[Finding]:
 
 def memory_of(plan: Plan) -> MemoryEstimate | None:
     """Returns the memory that one replica needs; None where the data's size is unknown or a parameter is wrong."""
-    return None if any(_check_values(plan)) else _memory_of_placed(_as_placed(plan))
+    wrong = any(type_mistakes(plan.parameters)) or any(_check_values(plan))
+    return None if wrong or plan.is_wrong(*_SIZES_FOLLOW_FROM) else _memory_of_placed(_as_placed(plan))
 
 
 def data_size(dataset: str) -> DataSize | None:
@@ -84,18 +98,6 @@ def data_size(dataset: str) -> DataSize | None:
     return None
 
 
-def _check_types(plan: Plan) -> Iterator[Finding]:
-    from pipelines.neumf import COMPONENTS, step_parameters
-
-    for step in COMPONENTS:
-        for name, kind in step_parameters(step).items():
-            value = plan.parameters.get(step, {}).get(name)
-            if value is None:
-                yield error("parameters", f"{step}.{name} has no value: set it to a {_name_of(kind)}.")
-            elif not _is_of(value, kind):
-                yield error("parameters", f"{step}.{name} is {value!r}: it must be a {_name_of(kind)}.")
-
-
 def _as_placed(plan: Plan) -> Plan:
     """Returns the plan with the parameters that the steps get."""
     return replace(plan, parameters=placed_parameters(plan.placement, plan.parameters))
@@ -109,21 +111,6 @@ def _check_values(plan: Plan) -> Iterator[Finding]:
         yield error("parameters", str(misfit))
     for mistake in parameter_mistakes(placed):
         yield error("parameters", mistake)
-
-
-def _is_of(value: Any, kind: Any) -> bool:
-    origin = getattr(kind, "__origin__", kind)
-    if origin is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if origin is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, origin)
-
-
-def _name_of(kind: Any) -> str:
-    if getattr(kind, "__args__", None):
-        return f"list of {kind.__args__[0].__name__}"
-    return {str: "text", int: "whole number", float: "number", bool: "true or false"}.get(kind, str(kind))
 
 
 def _check_strategy(plan: Plan) -> Iterator[Finding]:
@@ -177,7 +164,9 @@ def _check_sizes(plan: Plan) -> Iterator[Finding]:
 
 
 def _sizes_unchecked() -> Iterator[Finding]:
-    yield unchecked("batches, memory", "they follow from the parameters: correct those first.")
+    yield unchecked(
+        "batches, memory", "they follow from the parameters, the pool and the resources: correct those first."
+    )
 
 
 def _check_batches(plan: Plan) -> Iterator[Finding]:
@@ -241,12 +230,31 @@ def _memory_gb(placement: Placement) -> float | None:
     return known.memory_gb if known else machine_memory_gb(chief.machine_type)
 
 
-def _check_images(placement: Placement) -> Iterator[Finding]:
+def _check_restarts(plan: Plan) -> Iterator[Finding]:
+    keeps = plan.placement.checkpoint_root is not None or plan.parameters["train"]["checkpoint_dir"]
+    if plan.placement.strategy == "spot" and not keeps:
+        yield warning(
+            "scheduling",
+            "--spot without --checkpoint-root: a job that is restarted resumes, but a new run trains from the start.",
+        )
+
+
+def images_of(plan: Plan) -> list[str]:
+    """Returns the images that the steps run in, each once."""
     from pipelines.neumf import COMPONENTS
 
-    if placement.target == "local":
+    if plan.compiled_images is not None:
+        return sorted(set(plan.compiled_images))
+    return sorted({image_of(plan.placement, step, component) for step, component in COMPONENTS.items()})
+
+
+def _check_images(plan: Plan) -> Iterator[Finding]:
+    if plan.placement.target == "local":
         return
-    images = sorted({image_of(placement, step, component) for step, component in COMPONENTS.items()})
+    if plan.is_wrong("images"):
+        yield unchecked("images", "they follow from --image-digest and --image-digests-file: correct those first.")
+        return
+    images = images_of(plan)
     unpinned = [image for image in images if "@sha256:" not in image]
     if unpinned:
         yield error(
@@ -254,9 +262,10 @@ def _check_images(placement: Placement) -> Iterator[Finding]:
             f"{', '.join(unpinned)} {'is' if len(unpinned) == 1 else 'are'} named by a tag, so that the cache would "
             "return what an older build made: give the digests with --image-digest or --image-digests-file.",
         )
-    if any("." not in image.partition("/")[0] for image in images):
+    homeless = [image for image in images if "." not in image.partition("/")[0]]
+    if homeless:
         yield error(
             "image",
-            f"{images[0]} names no registry, where the platform would look for it: set NEUMF_IMAGE_REGISTRY to "
+            f"{homeless[0]} names no registry, where the platform would look for it: set NEUMF_IMAGE_REGISTRY to "
             "REGION-docker.pkg.dev/PROJECT/REPOSITORY, or give whole references with --image-digest.",
         )

@@ -1,16 +1,21 @@
 """`neumf preflight`: prints what the checks found."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from components.ncf.errors import InputError
-from pipelines.findings import Finding, by_severity, error
+from pipelines.cache_keys import own_images, step_keys
+from pipelines.findings import Finding, Mistakes, by_severity, unchecked
 from pipelines.memory import DataSize
 from pipelines.parameters import resolve_parameters
 from pipelines.preflight import Plan, check_plan, memory_of
+from pipelines.template import parameters_of, placement_of, value_mistakes
 
 _GB = 1e9
 _COLORS = {"error": "red", "warning": "yellow", "not checked": "blue"}
@@ -31,32 +36,56 @@ def chosen_size(num_users: int | None, num_items: int | None, num_interactions: 
     return DataSize(num_users, num_items, num_interactions)
 
 
-def readable_overrides(preset: str, overrides: Iterable[str]) -> tuple[list[str], list[Finding]]:
-    """Returns the texts "step.parameter=value" that a preset takes, and a finding for each other one."""
-    readable, findings = [], []
+def readable_overrides(preset: str, overrides: Iterable[str], mistakes: Mistakes) -> list[str]:
+    """Returns the texts "step.parameter=value" that a preset takes; the others are noted."""
+    readable = []
     for override in overrides:
-        try:
+        with mistakes.about("parameters"):
             resolve_parameters(preset, [override])
             readable.append(override)
-        except InputError as mistake:
-            findings.append(error("parameters", str(mistake)))
-    return readable, findings
+    return readable
 
 
-def preflight(plan: Plan, unreadable: Sequence[Finding], online_project: str | None, console: Console) -> None:
+def plan_of_template(
+    file: Path, spec: Mapping[str, Any], overrides: Sequence[str], given: Plan, mistakes: Mistakes
+) -> Plan:
+    """Returns a plan of a compiled pipeline.
+
+    Args:
+        file: Where it is.
+        spec: What it holds.
+        overrides: Texts "step.parameter=value".
+        given: What the plan has beside placement, parameters and images.
+        mistakes: Where it is noted what does not fit.
+
+    Raises:
+        InputError: It is no pipeline that `neumf compile` writes.
+    """
+    placement = placement_of(spec, mistakes)
+    if placement is None:
+        raise InputError(f"--template {file} lacks steps of this project's pipeline: `neumf compile` writes it.")
+    parameters, values = parameters_of(spec, overrides)
+    for mistake in value_mistakes(file, spec, values):
+        mistakes.note("parameters", mistake)
+    images = tuple(own_images(step_keys(spec, values)))
+    return replace(given, placement=placement, parameters=parameters, compiled_images=images)
+
+
+def preflight(plan: Plan, online_project: str | None, console: Console) -> None:
     """Checks a plan and prints what was found.
 
     Args:
         plan: The run.
-        unreadable: What was found while it was made.
         online_project: The project whose servers are asked too; None asks none.
         console: Where to print.
 
     Raises:
         InputError: There are errors.
     """
-    findings = [*unreadable, *check_plan(plan)]
-    if online_project is not None:
+    findings = check_plan(plan)
+    if online_project is not None and plan.mistakes:
+        findings.append(unchecked("--online", "Google Cloud was not asked about wrong options: correct those first."))
+    elif online_project is not None:
         from pipelines.preflight_online import HOSTS, check_online, signed_session
 
         findings += check_online(plan, online_project, signed_session(), HOSTS)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pipelines.findings import Finding, error, warning
+from pipelines.findings import Finding, error, unchecked, warning
 from pipelines.machines import (
     ACCELERATORS,
     CHECKED,
@@ -22,13 +22,16 @@ from pipelines.worker_pools import POOLS, Machine, WorkerPool
 
 def check_machines(placement: Placement, region: str | None) -> Iterator[Finding]:
     """Yields what is wrong with the machines of a placement, and with where they are asked for."""
-    pool = placement.pool
-    if pool is None or not placement.is_vertex:
+    if not placement.is_vertex:
         return
     if region is not None:
         mistake = region_mistake(region)
         if mistake:
             yield error("region", mistake)
+    pool = placement.pool
+    if pool is None:
+        yield unchecked("machines", "they follow from the pool: correct that first.")
+        return
     for role, machine in _machines(pool):
         yield from _check_machine(role, machine)
         if region is not None:
@@ -173,8 +176,3 @@ def _check_scheduling(placement: Placement, pool: WorkerPool) -> Iterator[Findin
             )
         if pool.num_parameter_servers or pool.num_reduction_servers:
             yield error("scheduling", "--flex-start needs all machines to be alike: use a pool without servers.")
-    if placement.strategy == "spot" and placement.checkpoint_root is None:
-        yield warning(
-            "scheduling",
-            "--spot without --checkpoint-root: a job that is restarted resumes, but a new run trains from the start.",
-        )

@@ -11,8 +11,7 @@ from urllib.parse import quote
 from components.ncf.errors import InputError
 from pipelines.findings import Finding, error, warning
 from pipelines.machines import ACCELERATORS
-from pipelines.placed_steps import image_of
-from pipelines.preflight import Plan
+from pipelines.preflight import Plan, images_of
 from pipelines.preflight_machines import accelerator_of
 
 SERVICES = ("aiplatform.googleapis.com", "artifactregistry.googleapis.com", "storage.googleapis.com")
@@ -173,10 +172,7 @@ class _Checks:
 
     def images(self) -> Iterator[Finding]:
         """Finds images that are not in their registry."""
-        from pipelines.neumf import COMPONENTS
-
-        images = {image_of(self._plan.placement, step, component) for step, component in COMPONENTS.items()}
-        for image in sorted(images):
+        for image in images_of(self._plan):
             match = _IMAGE.fullmatch(image)
             if match is None:
                 continue  # found without credentials

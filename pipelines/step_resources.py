@@ -91,6 +91,28 @@ RESOURCES: Mapping[str, Resources] = {
 WAITING = Resources("2", "8G", "500m", "2G", 1)
 
 
+def check_quantity(name: str, value: str) -> None:
+    """Checks a value by itself.
+
+    Args:
+        name: "step.quantity", as "train.memory_limit".
+        value: The quantity, as Kubernetes writes it.
+
+    Raises:
+        InputError: The step or the quantity does not exist, or the value is none.
+    """
+    step, _, quantity = name.partition(".")
+    if step not in RESOURCES or quantity not in QUANTITIES:
+        raise InputError(
+            f"--resources {name}={value}: {name!r} must be a step ({', '.join(RESOURCES)}), a dot and one of "
+            f"{', '.join(QUANTITIES)}."
+        )
+    try:
+        _AMOUNTS[quantity.partition("_")[0]](value)
+    except InputError as mistake:
+        raise InputError(f"--resources of {step}: {mistake}") from None
+
+
 def changed_resources(pairs: Iterable[tuple[str, str]]) -> dict[str, Resources]:
     """Returns the resources of the steps that somebody changes.
 
@@ -102,12 +124,8 @@ def changed_resources(pairs: Iterable[tuple[str, str]]) -> dict[str, Resources]:
     """
     changes: dict[str, dict[str, str]] = {}
     for name, value in pairs:
+        check_quantity(name, value)
         step, _, quantity = name.partition(".")
-        if step not in RESOURCES or quantity not in QUANTITIES:
-            raise InputError(
-                f"--resources {name}={value}: {name!r} must be a step ({', '.join(RESOURCES)}), a dot and one of "
-                f"{', '.join(QUANTITIES)}."
-            )
         changes.setdefault(step, {})[quantity] = value
     return {step: _changed(step, given) for step, given in changes.items()}
 

@@ -1,7 +1,6 @@
 """From a command line to a run on a backend, and back to what became of it."""
 
 import contextlib
-import json
 import secrets
 import signal
 import tempfile
@@ -11,23 +10,31 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from components.ncf.errors import InputError
 from pipelines.backends import Backend, Definition, Submission
-from pipelines.cache_keys import changed_steps, step_keys, unpinned_images
+from pipelines.cache_keys import changed_steps, own_images, step_keys, unpinned_images
 from pipelines.compile import compile_pipeline
 from pipelines.data_digest import source_uri, stored_md5
-from pipelines.parameters import check_parameters, resolve_parameters
+from pipelines.findings import Mistakes
+from pipelines.parameters import check_parameters, resolve_parameters, type_mistakes
 from pipelines.placement import Placement
 from pipelines.places import places_on_this_machine
 from pipelines.preflight import IMAGE_TAG, Plan, check_plan
-from pipelines.presets import DEFAULT_PRESET, Parameters
 from pipelines.regions import region_mistake
+from pipelines.schedules import existing_schedule, title_of
 from pipelines.submit_options import SubmitOptions
+from pipelines.template import (
+    check_target,
+    load_template,
+    open_template,
+    parameters_of,
+    placement_of,
+    value_mistakes,
+)
 from pipelines.watch import RunState, check_outcome, follow
 
 _NUM_SHOWN_DIGITS = 12
@@ -94,39 +101,42 @@ def _prepare(
     console: Console,
 ) -> tuple[Path, Mapping[str, Any]]:
     """Returns a compiled pipeline and the parameters that differ from its defaults."""
+    place = (options.location, options.pipeline_root, options.service_account)
     if options.template is None:
         parameters = resolve_parameters(preset, overrides)
         _check(options, parameters, placement.checkpoint_root)
         if options.preflight:
-            place = (options.location, options.pipeline_root, options.service_account)
             _check_plan(Plan(placement, parameters, *place, None), console)
         _add_data_digest(options, parameters["download"], console)
         template = scratch / "neumf.yaml"
         compile_pipeline(placement, parameters, template)
         return template, {}
-    if preset != DEFAULT_PRESET:
-        raise InputError(f"--preset {preset} is of no use with --template: compile the preset into it.")
-    if options.template.is_dir():
-        raise InputError(f"--template {options.template} is a folder: name the file in it that `neumf compile` wrote.")
-    if not options.template.is_file():
-        raise InputError(f"--template {options.template} does not exist: `neumf compile` writes it.")
-    from pipelines.neumf import pipeline_parameter
+    return options.template, _prepare_template(options, options.template, preset, overrides, console)
 
-    named = [tuple(override.partition("=")[0].strip().split(".")) for override in overrides]
-    changes = resolve_parameters(DEFAULT_PRESET, overrides)
-    spec = _load(options.template)
-    _check_backend(options, spec)
-    parameters = _parameters_of(spec)
-    for step, name in named:
-        parameters[step][name] = changes[step][name]
+
+def _prepare_template(
+    options: SubmitOptions, template: Path, preset: str, overrides: list[str], console: Console
+) -> Mapping[str, Any]:
+    """Checks a compiled pipeline and returns the parameters that differ from its defaults."""
+    spec = open_template(template, preset)
+    check_target(template, spec, options.backend)
+    parameters, values = parameters_of(spec, overrides)
+    for mistake in type_mistakes(parameters):
+        raise InputError(f"--template {template}: {mistake}")
     _check(options, parameters, None)
+    mistakes = Mistakes(are_noted=True)
+    placement = placement_of(spec, mistakes) if options.preflight else None
+    if placement is not None:
+        images = tuple(own_images(step_keys(spec, values)))
+        place = (options.location, options.pipeline_root, options.service_account)
+        _check_plan(Plan(placement, parameters, *place, None, images, tuple(mistakes.found)), console)
     compiled_digest = parameters["download"]["data_digest"]
     _add_data_digest(options, parameters["download"], console)
     if parameters["download"]["data_digest"] != compiled_digest:
-        named.append(("download", "data_digest"))
-    values = {pipeline_parameter(step, name): parameters[step][name] for step, name in named}
-    _check_known(spec, values)
-    return options.template, values
+        values["download_data_digest"] = parameters["download"]["data_digest"]
+    for mistake in value_mistakes(template, spec, values):
+        raise InputError(mistake)
+    return values
 
 
 def _check_plan(plan: Plan, console: Console) -> None:
@@ -143,28 +153,6 @@ def _check_plan(plan: Plan, console: Console) -> None:
     errors = [f"{finding.subject}: {finding.message}" for finding in findings if finding.severity == "error"]
     if errors:
         raise InputError(f"{' '.join(errors)} Change that, or give --no-preflight to submit it as it is.")
-
-
-def _check_known(spec: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Refuses parameters that a template lacks, before the backend does."""
-    unknown = sorted(set(values) - set(spec["root"].get("inputDefinitions", {}).get("parameters", {})))
-    if unknown:
-        raise InputError(f"--template lacks the parameter {unknown[0]}: compile it again, or leave the parameter out.")
-
-
-def _parameters_of(spec: Mapping[str, Any]) -> Parameters:
-    """Returns every parameter of every step as a compiled pipeline has it; what it lacks as the presets have it."""
-    from pipelines.neumf import pipeline_parameter
-
-    parameters = resolve_parameters(DEFAULT_PRESET, ())
-    compiled = spec["root"].get("inputDefinitions", {}).get("parameters", {})
-    for step, values in parameters.items():
-        for name, value in values.items():
-            default = compiled.get(pipeline_parameter(step, name), {}).get("defaultValue")
-            if default is not None:
-                # The compiler writes some whole numbers with a decimal point.
-                values[name] = type(value)(default)
-    return parameters
 
 
 def _add_data_digest(options: SubmitOptions, download: dict[str, Any], console: Console) -> None:
@@ -189,7 +177,7 @@ def _say(console: Console, text: str) -> None:
 
 
 def _submit_template(options: SubmitOptions, template: Path, values: Mapping[str, Any], console: Console) -> None:
-    now = Definition(_load(template), values)
+    now = Definition(load_template(template), values)
     if options.caching and not options.dry_run:
         _check_pinned(now)
     backend = None if options.offline else _backend(options)
@@ -198,25 +186,20 @@ def _submit_template(options: SubmitOptions, template: Path, values: Mapping[str
     if options.dry_run or backend is None:
         _finish_dry_run(options, now, console)
         return
-    submission = Submission(template, values, _job_id(options))
     if options.schedule:
-        _check_new(backend, submission.job_id)
-        made = backend.schedule(submission, options.schedule)
-        console.print(
-            f"schedule {escape(made.name)} ({made.state}): {escape(made.cron)}", soft_wrap=True, highlight=False
-        )
+        _schedule(options, Submission(template, values, title_of(options, now)), now, backend, console)
         return
-    _announce(options, backend, backend.submit(submission), console)
+    _announce(options, backend, backend.submit(Submission(template, values, _job_id(options))), console)
 
 
-def _check_new(backend: Backend, title: str) -> None:
-    """Refuses a schedule that exists: its runs would start twice."""
-    for schedule in backend.schedules():
-        if schedule.title == title:
-            raise InputError(
-                f"There is a schedule {title} ({schedule.name}): choose another --job-id, or delete it with "
-                f"--delete-schedule {schedule.name}."
-            )
+def _schedule(
+    options: SubmitOptions, submission: Submission, now: Definition, backend: Backend, console: Console
+) -> None:
+    """Makes a schedule, unless the same one is there, as after an answer that was lost."""
+    found = existing_schedule(options, now, backend)
+    made = found or backend.schedule(submission, str(options.schedule))
+    there = ", which exists with the same pipeline and parameters: nothing was made" if found else ""
+    _say(console, f"schedule {made.name} ({made.state}): {made.cron}{there}")
 
 
 def _check_pinned(now: Definition) -> None:
@@ -312,7 +295,7 @@ def _earlier(compare: str | None, backend: Backend | None) -> Definition | None:
     if not compare:
         return None
     if Path(compare).is_file():
-        return Definition(_load(Path(compare)), {})
+        return Definition(load_template(Path(compare)), {})
     assert backend is not None
     return backend.definition(compare)
 
@@ -336,18 +319,6 @@ def _print_schedules(backend: Backend, console: Console) -> None:
         )  # fmt: skip
 
 
-def _load(template: Path) -> Mapping[str, Any]:
-    try:
-        spec = next(yaml.safe_load_all(template.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, StopIteration) as error:
-        raise InputError(f"{template} cannot be read ({type(error).__name__}): compile the pipeline again.") from error
-    root, deployment = (spec.get(name) if isinstance(spec, dict) else None for name in ("root", "deploymentSpec"))
-    if not (isinstance(root, dict) and "dag" in root and isinstance(deployment, dict) and "executors" in deployment):
-        raise InputError(f"{template} is no compiled pipeline: `neumf compile` writes one.")
-    checked: Mapping[str, Any] = spec
-    return checked
-
-
 def _job_id(options: SubmitOptions) -> str:
     # Two may be submitted within a second.
     return options.job_id or f"neumf-{time.strftime('%Y%m%d%H%M%S')}-{secrets.token_hex(3)}"
@@ -368,14 +339,4 @@ def _check(options: SubmitOptions, parameters: Mapping[str, Mapping[str, Any]], 
         raise InputError(
             "--schedule goes neither with --checkpoint-root nor with train.checkpoint_dir: a later run's examples are "
             "others, and train refuses another run's checkpoints. Compile without it."
-        )
-
-
-def _check_backend(options: SubmitOptions, spec: Mapping[str, Any]) -> None:
-    """Refuses a pipeline of Vertex AI's own on Kubeflow: its training is a custom job."""
-    text = json.dumps(spec)
-    if options.backend == "kfp" and ("{{$.pipeline_google_cloud_" in text or "worker_pool_specs" in text):
-        raise InputError(
-            f"--template {options.template} was compiled for Vertex AI, where training is a custom job: compile again "
-            "with --target kfp."
         )

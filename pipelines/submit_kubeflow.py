@@ -73,24 +73,34 @@ class KubeflowBackend:
             return retrying(start, self._options.poll_s)
 
     def schedule(self, submission: Submission, cron: str) -> Schedule:
-        """Makes a recurring run."""
-        with explaining_kfp_errors(self._options), _quiet():
+        """Makes a recurring run of this name, which no other has."""
+
+        def make() -> Schedule:
+            # An attempt that seemed to fail may have arrived.
+            arrived = self.schedules(submission.job_id)
+            if arrived:
+                return arrived[0]
             made = self._client.create_recurring_run(
-                self._experiment(),
+                experiment,
                 submission.job_id,
                 cron_expression=with_seconds(cron),
                 max_concurrency=1,
                 no_catchup=True,
                 **self._job(submission),
             )
-        return _schedule(made)
+            return _schedule(made)
 
-    def schedules(self) -> list[Schedule]:
-        """Returns all recurring runs that the user may see."""
+        with explaining_kfp_errors(self._options), _quiet():
+            experiment = self._experiment()
+            return retrying(make, self._options.poll_s)
+
+    def schedules(self, title: str | None = None) -> list[Schedule]:
+        """Returns all recurring runs that the user may see, or those of one name."""
+        chosen = {"filter": _named(title)} if title else {}
 
         def page(token: str) -> Any:
             return self._client.list_recurring_runs(
-                page_token=token, page_size=_PAGE_SIZE, namespace=self._options.namespace
+                page_token=token, page_size=_PAGE_SIZE, namespace=self._options.namespace, **chosen
             )
 
         with explaining_kfp_errors(self._options), _quiet():
@@ -137,9 +147,7 @@ class KubeflowBackend:
     def definition(self, job: str) -> Definition:
         """Returns what a run was submitted with."""
         with explaining_kfp_errors(self._options), _quiet():
-            run = self._get(job)
-        spec = run.pipeline_spec.get("pipeline_spec", run.pipeline_spec)
-        return Definition(spec, (run.runtime_config.parameters if run.runtime_config else None) or {})
+            return _definition(self._get(job))
 
     def link(self, job: str) -> str:
         """Returns the run's page of the user interface."""
@@ -176,12 +184,10 @@ class KubeflowBackend:
 
     def _run_ids(self, experiment: str, name: str) -> set[str]:
         """Returns the ids of an experiment's runs of one name."""
-        predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
-        named = json.dumps({"predicates": [predicate]})
 
         def page(token: str) -> Any:
             return self._client.list_runs(
-                page_token=token, page_size=_PAGE_SIZE, experiment_id=experiment, filter=named
+                page_token=token, page_size=_PAGE_SIZE, experiment_id=experiment, filter=_named(name)
             )
 
         return {str(run.run_id) for run in self._all(page, "runs")}
@@ -237,9 +243,29 @@ def _is_step(name: str) -> bool:
     return name != "root" and not name.endswith(("-driver", "driver"))
 
 
+def _named(name: str) -> str:
+    """Returns the API's filter for things of one name."""
+    return json.dumps({"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]})
+
+
 def _schedule(found: Any) -> Schedule:
     cron = found.trigger.cron_schedule.cron if found.trigger and found.trigger.cron_schedule else ""
-    return Schedule(found.recurring_run_id, found.display_name, without_seconds(cron), str(found.status or "").lower())
+    return Schedule(
+        found.recurring_run_id,
+        found.display_name,
+        without_seconds(cron),
+        str(found.status or "").lower(),
+        _definition(found),
+        (found.runtime_config.pipeline_root if found.runtime_config else None) or "",
+        found.service_account or "",
+    )
+
+
+def _definition(run: Any) -> Definition:
+    """Returns what a run is, or what the runs of a recurring run are."""
+    spec = run.pipeline_spec or {}  # or it names a version that the server has
+    values = (run.runtime_config.parameters if run.runtime_config else None) or {}
+    return Definition(spec.get("pipeline_spec", spec), values)
 
 
 @contextlib.contextmanager

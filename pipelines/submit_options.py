@@ -41,7 +41,7 @@ class SubmitOptions:
         host, namespace, token_file, ca_certificate: Kubeflow: where the API is and how to sign in.
         wait: Whether to follow the run to its end.
         poll_s: Seconds between two questions.
-        preflight: Whether errors that preflight finds in what is compiled stop the run.
+        preflight: Whether errors that preflight finds stop the run.
         dry_run: Show what would run, and why, and submit nothing.
         compare: A template or a job: show which steps run again since.
         follow, cancel, resume: A job to do that with, instead of submitting.
@@ -222,7 +222,7 @@ def _options() -> list[Callable[[Command], Command]]:
         option("--backend", type=click.Choice(BACKENDS), required=True, help="Vertex AI, or Kubeflow Pipelines."),
         option("--template", type=path, help="A pipeline that `neumf compile` wrote.  [default: compile one now]"),
         option("--pipeline-root", metavar="gs://…", help="Where the run's artifacts go."),
-        option("--job-id", metavar="ID", help="[default: neumf-TIME-RANDOM]"),
+        option("--job-id", metavar="ID", help="[default: neumf-TIME-RANDOM; of a schedule neumf-DIGEST]"),
         option("--experiment", metavar="NAME", help="The experiment that lists the run; made if it is new."),
         option("--service-account", metavar="ACCOUNT", help="What the steps act as."),
         option("--network", metavar="NAME", help="Vertex: projects/PROJECT-NUMBER/global/networks/NAME."),
@@ -247,7 +247,7 @@ def _options() -> list[Callable[[Command], Command]]:
             "--preflight/--no-preflight",
             default=True,
             show_default=True,
-            help="Without --template: stop at the errors that `neumf preflight` finds, without a network.",
+            help="Stop at the errors that `neumf preflight` finds without a network.",
         ),
         option("--dry-run", is_flag=True, help="Show the steps and their cache keys; submit nothing."),
         option("--compare", metavar="FILE|JOB", help="Show which steps run again since this template or job."),

@@ -65,9 +65,13 @@ class VertexBackend:
             return self._send(self._pipeline_job(submission))
 
     def schedule(self, submission: Submission, cron: str) -> Schedule:
-        """Makes a schedule that starts such runs."""
-        with explaining_vertex_errors(self._options):
-            self._check_bucket()
+        """Makes a schedule that starts such runs, called by their id, which no other is."""
+
+        def make() -> Schedule:
+            # An attempt that seemed to fail may have arrived.
+            arrived = self.schedules(submission.job_id)
+            if arrived:
+                return arrived[0]
             made = self._pipeline_job(submission).create_schedule(
                 cron=cron,
                 display_name=submission.job_id,
@@ -77,10 +81,15 @@ class VertexBackend:
             )
             return _schedule(made)
 
-    def schedules(self) -> list[Schedule]:
-        """Returns all schedules of the region."""
         with explaining_vertex_errors(self._options):
-            found = retrying(self._sdk.PipelineJobSchedule.list, self._options.poll_s)
+            self._check_bucket()
+            return retrying(make, self._options.poll_s)
+
+    def schedules(self, title: str | None = None) -> list[Schedule]:
+        """Returns all schedules of the region, or those of one title."""
+        chosen = f'display_name="{title}"' if title else None
+        with explaining_vertex_errors(self._options):
+            found = retrying(lambda: self._sdk.PipelineJobSchedule.list(filter=chosen), self._options.poll_s)
         return [_schedule(schedule) for schedule in found]
 
     def delete_schedule(self, name: str) -> None:
@@ -128,12 +137,8 @@ class VertexBackend:
 
     def definition(self, job: str) -> Definition:
         """Returns what a job was submitted with."""
-        from google.protobuf import json_format
-
         with explaining_vertex_errors(self._options):
-            message = self._get(job).gca_resource._pb
-        values = json_format.MessageToDict(message.runtime_config).get("parameterValues", {})
-        return Definition(json_format.MessageToDict(message.pipeline_spec), values)
+            return _definition(self._get(job).gca_resource)
 
     def link(self, job: str) -> str:
         """Returns the job's page of the console."""
@@ -242,7 +247,23 @@ def _signed_in() -> Any:
 
 def _schedule(found: Any) -> Schedule:
     resource = found.gca_resource
-    return Schedule(resource.name, resource.display_name, resource.cron, resource.state.name.lower())
+    job = resource.create_pipeline_job_request.pipeline_job
+    return Schedule(
+        resource.name,
+        resource.display_name,
+        resource.cron,
+        resource.state.name.lower(),
+        _definition(job),
+        job.runtime_config.gcs_output_directory,
+        job.service_account,
+    )
+
+
+def _definition(job: Any) -> Definition:
+    from google.protobuf import json_format
+
+    values = json_format.MessageToDict(job._pb.runtime_config).get("parameterValues", {})
+    return Definition(json_format.MessageToDict(job._pb.pipeline_spec), values)
 
 
 def _silence_sdk() -> None:

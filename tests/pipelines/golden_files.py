@@ -95,6 +95,15 @@ def placed_parts(document: dict[str, Any], local: dict[str, Any]) -> dict[str, A
     }
 
 
+def golden_document(name: str) -> dict[str, Any]:
+    """Returns what a placement compiles to, put together from the golden files; with the defaults of this machine."""
+    document, parts = (yaml.safe_load((GOLDEN / f"{file}.yaml").read_text()) for file in ("local", name))
+    if name != "local":
+        document["components"]["comp-train"] = parts["train"]
+        document["deploymentSpec"]["executors"] = parts["executors"]
+    return dict(document)
+
+
 def write_all(folder: Path, scratch: Path) -> None:
     """Writes one file a placement."""
     local = compiled(Placement.on("local"), scratch)

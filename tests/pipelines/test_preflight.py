@@ -1,15 +1,17 @@
 """What is found before a run. Each case is a mistake that costs an hour or money when Vertex AI finds it."""
 
 import dataclasses
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from components.ncf.errors import InputError
-from pipelines.findings import Finding
+from pipelines.findings import Finding, Mistakes
 from pipelines.machines import ACCELERATORS, CPU_MACHINES, GPU_COUNTS, REGION_SOURCES, REGIONS, TPU_TOPOLOGIES
 from pipelines.memory import DataSize, estimate_memory
 from pipelines.parameters import parameter_mistakes, resolve_parameters
@@ -19,7 +21,9 @@ from pipelines.preflight_command import chosen_size
 from pipelines.preflight_machines import accelerator_of, check_machines
 from pipelines.presets import DEFAULTS
 from pipelines.step_resources import changed_resources
+from pipelines.template import placement_of
 from pipelines.worker_pools import POOLS, Machine, WorkerPool
+from tests.pipelines.golden_files import golden_document, placements
 
 Neumf = Callable[..., subprocess.CompletedProcess[str]]
 DIGESTS = {
@@ -174,6 +178,7 @@ def test_values_of_a_wrong_type_are_found() -> None:
     found = errors(check_plan(plan(placed("vertex-gpu"), parameters=parameters)))
     assert any("train.num_epochs is 2.5: it must be a whole number" in message for message in found)
     assert any("evaluate.seed has no value" in message for message in found)
+    assert memory_of(plan(placed("vertex-gpu"), parameters=parameters)) is None
 
 
 def test_every_wrong_parameter_is_a_finding_of_its_own() -> None:
@@ -222,6 +227,66 @@ def test_the_command_names_every_wrong_parameter(neumf: Neumf) -> None:
     ):
         assert words in text
     assert len(result.stderr.splitlines()) == 1
+
+
+def findings_of(result: subprocess.CompletedProcess[str]) -> str:
+    """What the command lists, on one line: the table breaks sentences."""
+    return " ".join(result.stdout.split())
+
+
+def test_the_command_names_every_wrong_option(neumf_here: Neumf) -> None:
+    wrong = {
+        ("--pool", "l44"): "The pool 'l44' is unknown (did you mean l4?)",
+        ("--spot", "--flex-start"): "--spot and --flex-start exclude each other",
+        ("--network", "default"): "--network 'default' is not of the form",
+        ("--service-account", "me"): "--service-account 'me' is not of the form",
+        ("--tensorboard", "x"): "--tensorboard 'x' is not of the form",
+        ("--encryption-key", "k"): "--encryption-key 'k' is not of the form",
+        ("--checkpoint-root", "b"): "--checkpoint-root 'b' is not of the form",
+        ("--label", "Team=x"): "--label Team=x must consist",
+        ("--label", "Town=x"): "--label Town=x must consist",
+        ("--label", "y"): "--label 'y' is not of the form NAME=VALUE",
+        ("--timeout-hours", "0"): "--timeout-hours 0 is outside",
+        ("--max-wait-hours", "-1"): "--max-wait-hours -1 is negative",
+        ("--image-digest", "train=3"): "The digest of the image train, '3', is neither",
+        ("--image-digest", "shop=3"): "There is no image 'shop'",
+        ("--image-digest", "x"): "--image-digest 'x' is not of the form",
+        ("--resources", "gate.gpus=1"): "'gate.gpus' must be a step",
+        ("--resources", "gate.cpu_limit=0"): "'0' is no number of processors",
+        ("--resources", "gate.memory_limit=8"): "8 is outside what a container",
+        ("--resources", "gate.cpu_request=1"): "gate.cpu_request=1 is of use for Kubeflow alone",
+        ("--dataflow", "zone=a"): "'zone' is unknown",
+        ("--dataflow", "max_workers=x"): "'x' is not a whole number",
+        ("--region", "moon"): "Vertex has no region 'moon'",
+        ("--pipeline-root", "s3://x"): "'s3://x' is no folder of a bucket",
+        ("--pipeline-service-account", "u"): "--pipeline-service-account 'u' is not of the form",
+        ("--num-users", "3"): "--num-items, --num-interactions is missing",
+        ("--preset", "foo"): "The preset 'foo' is unknown",
+        ("--mirror", ""): "--mirror is empty",
+        ("--set", "train.num_epochs=0"): "train.num_epochs is 0",
+        ("--dataset", "ml-2m"): "Unknown dataset 'ml-2m'",
+        ("--project", "p", "--online"): "Google Cloud was not asked about wrong options",
+    }
+    options = [word for words in wrong for word in words]
+    result = neumf_here("preflight", "--target", "vertex-gpu", *options)
+    text = findings_of(result)
+    for words in wrong.values():
+        assert text.count(words) == 1, (words, text)
+    assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
+    assert result.stdout.count("error  ") == len(wrong) - 1, "and nothing that only follows from them"
+    board = ("--service-account", "me", "--tensorboard", "projects/p/locations/us-central1/tensorboards/1")
+    assert "--tensorboard needs" not in findings_of(neumf_here("preflight", "--target", "vertex-gpu", *board))
+
+
+def test_the_command_names_every_option_that_kubeflow_lacks(neumf_here: Neumf) -> None:
+    result = neumf_here("preflight", "--target", "kfp", "--pool", "tpu-v3-8", "--spot", "--label", "a=b", "--online",
+                        "--network", "projects/1/global/networks/n", "--dataflow", "region=us-central1")  # fmt: skip
+    text = findings_of(result)
+    for flag in ("--spot or --flex-start", "--label", "--network"):
+        assert f"{flag} is of use for Vertex AI alone, and the target is kfp" in text
+    assert "--pool tpu-v3-8 is more than one pod" in text
+    assert "--online asks Google Cloud about Vertex AI" in text
+    assert "--dataflow needs project, temp_location, worker_image: add --dataflow project=…, --dataflow temp" in text
 
 
 @pytest.mark.parametrize("root", ["bucket/x", "gs://B", "/gcs/bucket", "gs://a b/c"])
@@ -453,6 +518,56 @@ def test_the_command_says_what_to_change_and_fails(neumf: Neumf) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(("name", "placement"), list(placements()), ids=[name for name, _ in placements()])
+def test_a_compiled_pipeline_tells_its_placement(name: str, placement: Placement) -> None:
+    made = placement_of(golden_document(name), Mistakes(are_noted=False))
+    assert made is not None
+    assert made == dataclasses.replace(
+        placement, timeout_h=None, checkpoint_root=None, image_digests={}, dataflow=(), resources=made.resources
+    )
+
+
+def test_the_limit_of_a_compiled_pod_is_what_train_has() -> None:
+    document = golden_document("kfp")
+    amounts = document["deploymentSpec"]["executors"]["exec-train"]["container"]["resources"]
+    amounts["resourceMemoryLimit"] = "9G"
+    amounts["accelerator"] = {"count": "2", "type": "nvidia.com/gpu"}
+    made = placement_of(document, Mistakes(are_noted=False))
+    assert made is not None
+    assert made.resources["train"].memory_limit_bytes == 9e9
+    (message,) = errors(check_plan(plan(made, "train.global_batch_size=4001", compiled_images=())))
+    assert "not divisible by 2 replicas" in message
+
+
+def test_the_command_checks_a_compiled_pipeline(neumf_here: Neumf, tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    document = golden_document("everything-chosen")
+    job = document["components"]["comp-train"]["inputDefinitions"]["parameters"]
+    job["network"]["defaultValue"], job["labels"]["defaultValue"] = "default", {"Team": "x"}
+    file.write_text(yaml.safe_dump(document))
+    given = ("preflight", "--template", file, "--pipeline-root", "gs://bucket/runs")
+    result = neumf_here(*given, "--region", "us-east1", "--set", "train.global_batch_size=4001",
+                        "--set", "train.strategy=mirrored")  # fmt: skip
+    text = findings_of(result)
+    assert result.returncode == 1
+    for words in (
+        "--network 'default' is not of the form", "--label Team=x must",
+        "tensorboards/42 is in europe-west4 and the run in us-east1", "--encryption-key",
+        "error image neumf-python/baseline@sha256:", "names no registry",
+        "use multi_worker_mirrored, or auto", "not divisible by 16 replicas", "pool a100-x8-x2-reduction: 9 machines",
+    ):  # fmt: skip
+        assert words in text, text
+    for arguments, words in (
+        ((*given, "--pool", "l4"), "--pool is of no use with --template"),
+        ((*given, "--service-account", "a"), "--service-account is of no use with --template"),
+        ((*given, "--preset", "smoke"), "--preset smoke is of no use with --template"),
+        (("preflight",), "--target is missing: give it, or a compiled pipeline as --template"),
+    ):
+        result = neumf_here(*arguments)
+        assert (result.returncode, result.stdout) == (1, "")
+        assert words in result.stderr
+
+
 def test_the_region_may_be_called_as_submit_calls_it(neumf_here: Neumf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GOOGLE_CLOUD_REGION", raising=False)
     plain = ("preflight", "--target", "vertex-tpu")
@@ -464,8 +579,6 @@ def test_the_region_may_be_called_as_submit_calls_it(neumf_here: Neumf, monkeypa
 
 
 def test_the_command_is_content_with_a_plan_that_runs(neumf: Neumf, tmp_path: Path) -> None:
-    import json
-
     digests = tmp_path / "digests.json"
     digests.write_text(json.dumps(DIGESTS))
     result = neumf("preflight", "--target", "vertex-tpu", "--image-digests-file", digests, "--dataset", "ml-20m",

@@ -242,6 +242,37 @@ def test_schedules_are_made_listed_and_deleted(kubeflow: Kubeflow, template: Pat
     assert not kubeflow.services.runs
 
 
+@pytest.mark.parametrize(
+    ("named", "cached"),
+    [((), ()), (("--job-id", "weekly"), ()), (("--job-id", "weekly"), ("--no-caching",))],
+    ids=["", "--job-id", "--job-id --no-caching"],
+)
+def test_a_schedule_is_not_made_twice(
+    kubeflow: Kubeflow, template: Path, named: tuple[str, ...], cached: tuple[str, ...]
+) -> None:
+    weekly = ("--template", template, *named, *cached, "--schedule", "0 3 * * 1", "--set", "download.seed=5")
+    assert kubeflow.submit("--template", template, "--job-id", "else", "--schedule", "0 3 * * 1").exit_code == 0
+    assert kubeflow.submit(*weekly).exit_code == 0
+    _, name = kubeflow.services.recurring_runs
+    for same in ("0 3 * * 1", "0  0 3 * * 1"):
+        again = kubeflow.submit(*weekly, "--schedule", same)
+        assert again.exit_code == 0, again.output
+        assert again.output.startswith(f"schedule {name} (enabled): 0 3 * * 1, which exists with the same pipeline")
+    assert len(kubeflow.services.recurring_runs) == 2
+    other = kubeflow.submit(*weekly, "--set", "download.seed=6")
+    assert other.exit_code == bool(named), other.output
+    assert len(kubeflow.services.recurring_runs) == (2 if named else 3)
+
+
+def test_a_schedule_whose_answer_was_lost_is_not_made_twice(
+    kubeflow: Kubeflow, template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losing_the_first_answer(kubeflow, monkeypatch, "create_recurring_run")
+    made = kubeflow.submit("--template", template, "--schedule", "0 3 * * 1")
+    (name,) = kubeflow.services.recurring_runs
+    assert (made.exit_code, made.output) == (0, f"schedule {name} (enabled): 0 3 * * 1\n")
+
+
 def test_a_schedule_may_name_its_second(kubeflow: Kubeflow, template: Path) -> None:
     result = kubeflow.submit("--template", template, "--schedule", "30 0 3 * * 1")
     assert result.exit_code == 0, result.output

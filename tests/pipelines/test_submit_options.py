@@ -1,9 +1,17 @@
 """Options of `neumf submit` that are of no use together, or malformed: refused before anything is sent."""
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
+from components.ncf.errors import InputError
+from pipelines.custom_job import _worker_pool_specs, pool_of_specs
+from pipelines.placement import TARGETS
+from pipelines.template import check_target, target_of
+from pipelines.worker_pools import POOLS
+from tests.pipelines.golden_files import golden_document
 from tests.pipelines.servers.fixtures import Kubeflow, Vertex, run_neumf
 
 ROOT = ("--pipeline-root", "gs://my-bucket/neumf")
@@ -87,23 +95,85 @@ def test_kubeflow_takes_no_other_target(kubeflow: Kubeflow, target: str, words: 
     check_refused(kubeflow, ("--target", target), words)
 
 
-@pytest.fixture
-def compiled(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real pipeline for Vertex AI, with a root for checkpoints."""
-    path = tmp_path / "compiled.yaml"
-    digest = f"sha256:{'a' * 64}"
+    path = tmp_path_factory.mktemp("templates") / "compiled.yaml"
     images = ("download", "generate", "baseline", "publish", "train")
+    digests = [f"--image-digest={name}=us-docker.pkg.dev/p/r/{name}@sha256:{'a' * 64}" for name in images]
     root = ("--checkpoint-root", "gs://my-bucket/kept")
     made = run_neumf(
-        "compile", "--target", "vertex-cpu", *root, *(f"--image-digest={name}={digest}" for name in images),
+        "compile", "--target", "vertex-cpu", *root, *digests,
         "--dataset", "ml-1m", "--output", path,
     )  # fmt: skip
     assert made.exit_code == 0, made.output
     return path
 
 
-def test_kubeflow_takes_no_template_of_vertex(kubeflow: Kubeflow, compiled: Path) -> None:
-    check_refused(kubeflow, ("--template", compiled), f"--template {compiled} was compiled for Vertex AI")
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_compiled_pipeline_tells_its_target_and_is_refused_elsewhere(target: str, tmp_path: Path) -> None:
+    spec = golden_document(target)
+    assert target_of(spec) == target
+    file = tmp_path / "pipeline.yaml"
+    for backend, is_fitting in (("vertex", target.startswith("vertex-")), ("kfp", target == "kfp")):
+        if is_fitting:
+            check_target(file, spec, backend)
+            continue
+        fitting = "vertex-cpu" if backend == "vertex" else "kfp"
+        with pytest.raises(InputError, match=f"^--template {file} was compiled for --target {target}, where train runs "
+                           f".*: `neumf compile --target {fitting} --output {fitting}.yaml`"):  # fmt: skip
+            check_target(file, spec, backend)
+
+
+def test_a_pod_with_gpus_is_replaced_by_a_target_with_gpus(tmp_path: Path) -> None:
+    spec = golden_document("kfp")
+    train = spec["deploymentSpec"]["executors"]["exec-train"]["container"]
+    train["resources"]["accelerator"] = {"type": "nvidia.com/gpu", "count": "1"}
+    with pytest.raises(InputError, match=r"--output vertex-gpu\.yaml"):
+        check_target(tmp_path, spec, "vertex")
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_compiled_job_tells_its_pool(pool: str) -> None:
+    specs = _worker_pool_specs(
+        {"command": ["python"]}, POOLS[pool], f"us-docker.pkg.dev/p/r/{POOLS[pool].image}@sha256:1"
+    )
+    assert pool_of_specs(json.loads(json.dumps(specs))) == POOLS[pool]
+
+
+def test_a_template_of_the_other_backend_is_refused_before_anything_is_sent(
+    vertex: Vertex, kubeflow: Kubeflow, compiled: Path, tmp_path: Path
+) -> None:
+    check_refused(kubeflow, ("--template", compiled), f"--template {compiled} was compiled for --target vertex-cpu")
+    other = tmp_path / "kfp.yaml"
+    other.write_text(yaml.safe_dump(golden_document("kfp")))
+    check_refused(vertex, ("--template", other, *ROOT), f"--template {other} was compiled for --target kfp")
+
+
+def test_a_template_is_checked_before_anything_is_sent(vertex: Vertex, compiled: Path, tmp_path: Path) -> None:
+    """What somebody changed in a compiled file by hand, or compiled with another version."""
+    file, epochs = tmp_path / "changed.yaml", "train_num_epochs:\n        defaultValue: 20.0\n        parameterType: "
+    for changes, words in (
+        ({"n2-standard-16": "g2-standard-16"}, "chief: g2-standard-16 comes with a GPU that must be named"),
+        ({"replica_count: 1.0": "replica_count: many"}, "The worker pools of train cannot be read (ValueError"),
+        (
+            {"defaultValue: 4000.0": "defaultValue: a few"},
+            "train.global_batch_size is 'a few': it must be a whole number",
+        ),
+        ({f"{epochs}NUMBER_INTEGER": f"{epochs}STRING"}, f"train_num_epochs of {file} is a text, and 3 was given"),
+        (
+            {"n2-standard-16": "n2-standard-16\n              tpu_topology: 2x2", "us-docker.pkg.dev/p/r/": "r/"},
+            "chief: n2-standard-16 takes no tpu_topology 2x2: leave it out. image: r/",
+        ),
+    ):
+        text = compiled.read_text()
+        for old, new in changes.items():
+            assert old in text, old
+            text = text.replace(old, new)
+        file.write_text(text)
+        check_refused(vertex, ("--template", file, *ROOT, "--set", "train.num_epochs=3"), words)
+    arguments = ("--template", file, *ROOT, "--dry-run", "--no-preflight")
+    assert vertex.submit(*arguments).exit_code == 0, "whoever insists"
 
 
 def test_a_schedule_takes_no_checkpoints_that_are_compiled_in(vertex: Vertex, compiled: Path) -> None:

@@ -492,16 +492,35 @@ def test_a_schedule_is_made_listed_and_deleted(vertex: Vertex, template: Path) -
     assert vertex.submit("--schedules").output == ""
 
 
-def test_a_schedule_is_not_made_twice(vertex: Vertex, template: Path) -> None:
-    """As after an answer that was lost."""
-    weekly = ("--template", template, *ROOT, "--job-id", "weekly", "--schedule", "0 3 * * 1")
+@pytest.mark.parametrize(
+    ("named", "cached"),
+    [((), ()), (("--job-id", "weekly"), ()), (("--job-id", "weekly"), ("--no-caching",))],
+    ids=["", "--job-id", "--job-id --no-caching"],
+)
+def test_a_schedule_is_not_made_twice(
+    vertex: Vertex, template: Path, named: tuple[str, ...], cached: tuple[str, ...]
+) -> None:
+    weekly = ("--template", template, *ROOT, *named, *cached, "--schedule", "0 3 * * 1", "--set", "download.seed=5")
     assert vertex.submit(*weekly).exit_code == 0
     (name,) = vertex.services.schedules
     again = vertex.submit(*weekly)
-    assert again.exit_code == 1
-    assert again.stderr.startswith(f"error: There is a schedule weekly ({name}): choose another --job-id")
+    assert again.exit_code == 0, again.output
+    assert again.output.startswith(f"schedule {name} (active): 0 3 * * 1, which exists with the same pipeline")
     assert list(vertex.services.schedules) == [name]
-    assert vertex.submit(*weekly, "--job-id", "weekly-2").exit_code == 0
+    others = (("--schedule", "0 4 * * 1"), ("--set", "download.seed=6"), ("--pipeline-root", "gs://other/neumf"))
+    for number, other in enumerate(() if cached else (*others, ("--no-caching",)), 2):
+        result = vertex.submit(*weekly, *other)
+        assert result.exit_code == bool(named), (other, result.output)
+        if named:
+            assert result.stderr.startswith(f"error: There is a schedule weekly ({name}) that differs"), other
+        assert len(vertex.services.schedules) == (1 if named else number), other
+
+
+def test_a_schedule_whose_answer_was_lost_is_not_made_twice(vertex: Vertex, template: Path) -> None:
+    lose_one_answer(vertex, "create_schedule")
+    made = vertex.submit("--template", template, *ROOT, "--schedule", "0 3 * * 1")
+    (name,) = vertex.services.schedules
+    assert (made.exit_code, made.output) == (0, f"schedule {name} (active): 0 3 * * 1\n")
 
 
 def test_the_whole_pipeline_is_compiled_and_submitted(vertex: Vertex) -> None:
@@ -540,7 +559,7 @@ def test_a_training_job_that_vertex_refuses_is_named(vertex: Vertex, tmp_path: P
     run_neumf("compile", "--target", "vertex-gpu", *DIGESTS, "--dataset", "ml-1m", "--output", compiled)
     broken = tmp_path / "broken.yaml"
     broken.write_text(compiled.read_text().replace("NVIDIA_L4", "NVIDIA_H100_80GB"))
-    result = vertex.submit(*ROOT, "--template", broken)
+    result = vertex.submit(*ROOT, "--template", broken, "--no-preflight")
     assert result.exit_code == 2
     assert "failed in the step train (INVALID_ARGUMENT: Machine type 'g2-standard-" in result.stderr
 

@@ -104,7 +104,9 @@ class KubeflowServices:
 
     def list_recurring_runs(self, query: Json) -> Json:
         """One a page: a client that ignores the token of the next page loses some."""
-        found = list(self.recurring_runs.values())
+        (predicate,) = json.loads(query["filter"])["predicates"] if "filter" in query else ({},)
+        name = predicate.get("stringValue")
+        found = [run for run in self.recurring_runs.values() if name in (None, run["display_name"])]
         start = int(query.get("page_token") or 0)
         token = {"next_page_token": str(start + 1)} if start + 1 < len(found) else {}
         return {"recurringRuns": found[start : start + 1], "total_size": len(found), **token}

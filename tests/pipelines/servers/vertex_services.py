@@ -257,7 +257,9 @@ class VertexServices(ModelServices):
         return schedule
 
     def list_schedules(self, request: Any) -> Any:
+        title = re.fullmatch('(?:display_name="([^"]+)")?', request.filter).group(1)  # type: ignore[union-attr]
         found = [s for s in self.schedules.values() if s.name.startswith(f"{request.parent}/")]
+        found = [schedule for schedule in found if title in (None, schedule.display_name)]
         return v1.ListSchedulesResponse(schedules=found)
 
     def get_schedule(self, request: Any) -> Any:
