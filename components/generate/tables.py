@@ -95,8 +95,8 @@ def count_users(folder: str) -> Counter[int]:
 
 
 def _read_train_counts(place: str) -> NDArray[np.int64]:
-    # Copied into memory of Arrow's own: of a Python stream, or of bytes, Arrow's threads drop the last reference some time
-    # later, and where the process is ending by then, as at the end of this step, it is aborted ("terminate called
+    # Copied into memory of Arrow's own: of a Python stream, or of bytes, Arrow's threads drop the last reference some
+    # time later, and where the process is ending by then, as at the end of this step, it is aborted ("terminate called
     # without an active exception").
     sink = pa.BufferOutputStream()
     with open_reading(place) as stream:

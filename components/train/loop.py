@@ -249,17 +249,28 @@ class TrainingLoop:
         batches = self.math.batches(self._seen, window, keys, first_step, tf.constant(0))
 
         # Not `for step in tf.range(…)`: XLA takes the bounds of a range as constants and compiles once for each.
-        def body(
-            index: tf.Tensor, weights: list[tf.Tensor], slots: list[tf.Tensor], totals: Totals
+        def take_steps(
+            first: tf.Tensor, weights: list[tf.Tensor], slots: list[tf.Tensor], totals: Totals
         ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor], Totals]:
-            loss, gradients = self.math.gradients(weights, batches.at(index))
-            weights, slots = self.math.update(weights, slots, gradients, done_before + index)
-            return index + 1, weights, slots, totals.with_step(first_step + index, loss)
+            last = tf.minimum(first + self.math.optimizer.max_age, num_steps)
+
+            def take_step(
+                index: tf.Tensor, weights: list[tf.Tensor], slots: list[tf.Tensor], totals: Totals
+            ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor], Totals]:
+                loss, gradients = self.math.gradients(weights, batches.at(index))
+                weights, slots = self.math.update_unsettled(
+                    weights, slots, gradients, done_before + index, index - first
+                )
+                return index + 1, weights, slots, totals.with_step(first_step + index, loss)
+
+            start = (first, weights, slots, totals)
+            _, weights, slots, totals = tf.while_loop(lambda index, *_: index < last, take_step, start)
+            return last, weights, self.math.optimizer.settle(slots, last - first), totals
 
         weights, slots = ([tf.convert_to_tensor(v) for v in part] for part in (self._weights, self._slots))
         start = (tf.constant(0), weights, slots, _nothing())
         totals: Totals
-        _, weights, slots, totals = tf.while_loop(lambda index, *_: index < num_steps, body, start)
+        _, weights, slots, totals = tf.while_loop(lambda first, *_: first < num_steps, take_steps, start)
         for variable, value in zip((*self._weights, *self._slots), (*weights, *slots), strict=True):
             variable.assign(value)
         return totals

@@ -166,14 +166,26 @@ class StepMath:
     def update(
         self, weights: list[tf.Tensor], slots: list[tf.Tensor], gradients: list[tf.Tensor], step: tf.Tensor
     ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        """Adds the gradient of the L2 terms, 2 * factor * weight, and applies the optimizer."""
+        """Applies the optimizer, for one step, to slots that are settled, and leaves them so."""
+        weights, slots = self.update_unsettled(weights, slots, gradients, step, tf.constant(0))
+        return weights, self.optimizer.settle(slots, tf.constant(1))
+
+    def update_unsettled(
+        self,
+        weights: list[tf.Tensor],
+        slots: list[tf.Tensor],
+        gradients: list[tf.Tensor],
+        step: tf.Tensor,
+        age: tf.Tensor,
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """Adds the gradient of the L2 terms, 2 * factor * weight, and applies the optimizer: see `Optimizer.update`."""
         # Only their gradient, which fuses with the update; their value, a sum over the tables, would double the time of
         # a small step, so that it is computed once a call.
         with_l2 = [
             tf.convert_to_tensor(gradient) + (2.0 * factor) * weight if factor else gradient
             for factor, gradient, weight in zip(self._l2_factors(), gradients, weights, strict=True)
         ]
-        return self.optimizer.update(weights, slots, with_l2, step, self._rate_scale(step))
+        return self.optimizer.update(weights, slots, with_l2, step, age, self._rate_scale(step))
 
     def _rate_scale(self, step: tf.Tensor) -> tf.Tensor:
         if self.decay is None:
