@@ -10,10 +10,10 @@ NUM_ROWS, WIDTH = 40, 3
 
 
 @pytest.mark.parametrize(
-    ("beta1", "beta2", "max_age"),
-    [(0.9, 0.999, 437), (0.3, 0.5, 38), (0.0, 0.9, 1)],
+    ("beta1", "beta2", "max_age", "scale"),
+    [(0.9, 0.999, 218, 1.0), (0.8, 0.65, 53, 1e12), (0.0, 0.9, 500, 1e18)],
 )
-def test_adam_is_that_of_the_paper(beta1: float, beta2: float, max_age: int) -> None:
+def test_adam_is_that_of_the_paper(beta1: float, beta2: float, max_age: int, scale: float) -> None:
     """A table of which a step looks up few rows, some twice, and some rows never; and a kernel."""
     adam = Adam(learning_rate=0.01, beta1=beta1, beta2=beta2, epsilon=1e-6)
     assert adam.max_age == max_age
@@ -26,7 +26,7 @@ def test_adam_is_that_of_the_paper(beta1: float, beta2: float, max_age: int) -> 
     age = 0
     for step in range(500):
         rows = rng.integers(0, NUM_ROWS - 5, NUM_ROWS // 4)
-        values, kernel = rng.normal(size=(len(rows), WIDTH)), rng.normal(size=(4, 2))
+        values, kernel = (scale * rng.normal(size=shape) for shape in ((len(rows), WIDTH), (4, 2)))
         gradient = tf.IndexedSlices(
             tf.constant(values, tf.float32), tf.constant(rows, tf.int32), tf.constant([NUM_ROWS, WIDTH])
         )
@@ -48,4 +48,8 @@ def test_adam_is_that_of_the_paper(beta1: float, beta2: float, max_age: int) -> 
     for actual, weight in zip(weights, expected, strict=True):
         np.testing.assert_allclose(actual, weight, rtol=1e-4, atol=1e-4)
     for actual, moment in zip(slots, (part for pair in moments for part in pair), strict=True):
-        np.testing.assert_allclose(actual, moment, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(actual, moment, rtol=1e-4, atol=1e-6 * scale)
+
+
+def test_betas_near_1_are_settled_before_their_decays_are_a_long_table() -> None:
+    assert Adam(learning_rate=0.01, beta1=0.9999999, beta2=1 - 2**-53, epsilon=1e-8).max_age == 500
