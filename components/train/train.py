@@ -40,8 +40,9 @@ from components.train.serving import ServingModel, read_catalogue
 from components.train.strategy import Placement, Server, place, read_cluster
 
 _LOG = logging.getLogger(__name__)
-# May change between a run and its continuation: they do not alter what a step computes. The examples of a step, which
-# the replicas may alter, are held against each other instead of the strategy.
+# May change between a run and its continuation: they do not alter what a step computes, but for its rounding (where a
+# call ends, Adam's moments are settled). The examples of a step, which the replicas may alter, are held against each
+# other instead of the strategy.
 _NOT_IDENTITY = (
     "strategy", "num_epochs", "early_stopping_patience", "device_data_limit_mb", "steps_per_loop",
     "checkpoint_every_steps", "max_checkpoints", "profile",
