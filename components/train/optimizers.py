@@ -65,7 +65,6 @@ class Adam:
 
     Between two settlements the moments do not decay; what is added to them grows instead. The moment after `age` steps
     is beta**age times the kept one, so that a step need not pass over the moments of rows that it does not look up.
-    Where a single step would decay them too far for that, as with a beta of 0, they decay in each step.
     """
 
     learning_rate: float
@@ -77,9 +76,7 @@ class Adam:
     @property
     def max_age(self) -> int:
         """As many steps as it takes a moment to decay to next to nothing, within bounds."""
-        if self._decays_at_once:
-            return _LARGEST_AGE
-        return min(_LARGEST_AGE, int(math.log(_SMALLEST_DECAY) / math.log(min(self.beta1, self.beta2))))
+        return min(_LARGEST_AGE, int(math.log(_SMALLEST_DECAY) / math.log(min(self._betas()))))
 
     def update(
         self,
@@ -93,8 +90,6 @@ class Adam:
         """Moves every row of every table, those without a gradient too: their moments go on decaying."""
         count = tf.cast(step + 1, tf.float32)
         rate = rate_scale * self.learning_rate * tf.sqrt(1.0 - self.beta2**count) / (1.0 - self.beta1**count)
-        if self._decays_at_once:
-            slots = [(self.beta1, self.beta2)[index % 2] * slot for index, slot in enumerate(slots)]
         decay1, decay2 = self._decays(age + 1)
         gain1, gain2 = (1.0 - self.beta1) / decay1, (1.0 - self.beta2) / decay2
         new_weights, new_slots = [], []
@@ -116,17 +111,15 @@ class Adam:
         decays = self._decays(age)
         return [decays[index % 2] * slot for index, slot in enumerate(slots)]
 
-    @property
-    def _decays_at_once(self) -> bool:
-        return min(self.beta1, self.beta2) < _SMALLEST_DECAY
+    def _betas(self) -> tuple[float, float]:
+        # Such a small decay is none: the next gradient hides what is left.
+        return max(self.beta1, _SMALLEST_DECAY), max(self.beta2, _SMALLEST_DECAY)
 
     def _decays(self, age: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # Looked up, because a power of float32 numbers has lost digits; gathered, because XLA compiles a slice anew for
         # each place.
-        if self._decays_at_once:
-            return tf.constant(1.0), tf.constant(1.0)
         ages = np.arange(self.max_age + 1)
-        first, second = (tf.gather(tf.constant(beta**ages, tf.float32), age) for beta in (self.beta1, self.beta2))
+        first, second = (tf.gather(tf.constant(beta**ages, tf.float32), age) for beta in self._betas())
         return first, second
 
 
