@@ -112,7 +112,7 @@ class Adam:
         return [decays[index % 2] * slot for index, slot in enumerate(slots)]
 
     def _betas(self) -> tuple[float, float]:
-        # Such a small decay is none: the next gradient hides what is left.
+        # A decay of 0 cannot be divided by; one this small leaves nothing that counts.
         return max(self.beta1, _SMALLEST_DECAY), max(self.beta2, _SMALLEST_DECAY)
 
     def _decays(self, age: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
