@@ -63,7 +63,10 @@ def plan_of_template(
     """
     placement = placement_of(spec, mistakes)
     if placement is None:
-        raise InputError(f"--template {file} lacks steps of this project's pipeline: `neumf compile` writes it.")
+        raise InputError(
+            f"--template {file} is not what this version of `neumf compile` writes, so that nothing of it can be "
+            "checked: compile the pipeline again."
+        )
     parameters, values = parameters_of(spec, overrides)
     for mistake in value_mistakes(file, spec, values):
         mistakes.note("parameters", mistake)

@@ -557,6 +557,7 @@ def test_the_command_checks_a_compiled_pipeline(neumf_here: Neumf, tmp_path: Pat
         "use multi_worker_mirrored, or auto", "not divisible by 16 replicas", "pool a100-x8-x2-reduction: 9 machines",
     ):  # fmt: skip
         assert words in text, text
+    assert "train.learning_rate is nan" in findings_of(neumf_here(*given, "--set", "train.learning_rate=nan"))
     for arguments, words in (
         ((*given, "--pool", "l4"), "--pool is of no use with --template"),
         ((*given, "--service-account", "a"), "--service-account is of no use with --template"),

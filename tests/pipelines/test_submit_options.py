@@ -2,14 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from components.ncf.errors import InputError
 from pipelines.custom_job import _worker_pool_specs, pool_of_specs
+from pipelines.findings import Mistakes
 from pipelines.placement import TARGETS
-from pipelines.template import check_target, target_of
+from pipelines.template import check_target, load_template, placement_of, target_of
 from pipelines.worker_pools import POOLS
 from tests.pipelines.golden_files import golden_document
 from tests.pipelines.servers.fixtures import Kubeflow, Vertex, run_neumf
@@ -139,6 +141,50 @@ def test_a_compiled_job_tells_its_pool(pool: str) -> None:
         {"command": ["python"]}, POOLS[pool], f"us-docker.pkg.dev/p/r/{POOLS[pool].image}@sha256:1"
     )
     assert pool_of_specs(json.loads(json.dumps(specs))) == POOLS[pool]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("root.dag.tasks.train.componentRef.name", "comp-nothing"),
+        ("root.dag.tasks.train.inputs.artifacts.examples.taskOutputArtifact.producerTask", "nobody"),
+        ("root.dag.tasks", None),
+        ("root.inputDefinitions", "x"),
+        ("deploymentSpec.executors.exec-train.container.resources", "x"),
+        ("components.comp-train.inputDefinitions.parameters.tensorboard.defaultValue", 3),
+        ("components.comp-train.inputDefinitions.parameters.worker_pool_specs.defaultValue", [{}]),
+    ],
+)
+def test_a_template_that_is_laid_out_otherwise_cannot_be_read(tmp_path: Path, path: str, value: Any) -> None:
+    spec: Any = golden_document("kfp" if path.endswith("resources") else "everything-chosen")
+    *folders, last = path.split(".")
+    part = spec
+    for folder in folders:
+        part = part[folder]
+    part[last] = value
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(json.dumps(spec))
+    with pytest.raises(InputError, match=r"cannot be read \(\w+: .*\): compile the pipeline again\.$"):
+        placement_of(load_template(file), Mistakes(are_noted=True))
+
+
+def test_a_template_with_a_date_that_is_none_cannot_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text("made: 2026-99-99")
+    with pytest.raises(InputError, match=r"cannot be read \(ValueError\)"):
+        load_template(file)
+
+
+def test_worker_pools_that_are_not_ours_are_vertexs_to_judge(tmp_path: Path) -> None:
+    spec = golden_document("vertex-multi-gpu")
+    specs = spec["components"]["comp-train"]["inputDefinitions"]["parameters"]["worker_pool_specs"]["defaultValue"]
+    for known in specs:
+        known["machine_spec"]["reservation_affinity"] = {"reservation_affinity_type": "ANY_RESERVATION"}
+    assert pool_of_specs(specs) == POOLS["l4-x2"]
+    specs[0]["machine_spec"]["machine_type"] = "g2-standard-16"
+    check_target(tmp_path, spec, "vertex")
+    with pytest.raises(InputError, match="not one chief and workers with the same machine"):
+        placement_of(spec, Mistakes(are_noted=True))
 
 
 def test_a_template_of_the_other_backend_is_refused_before_anything_is_sent(
