@@ -66,7 +66,7 @@ def preflight_command(
     template: Path | None,
     dataset: str | None,
     mirror: str | None,
-    preset: str,
+    preset: str | None,
     overrides: tuple[str, ...],
     region: str | None,
     pipeline_root: str | None,
@@ -87,8 +87,9 @@ def preflight_command(
 
     known_preset, size, account = DEFAULT_PRESET, None, None
     with mistakes.about("parameters"):
-        resolve_parameters(preset, ())
-        known_preset = preset
+        if preset is not None:  # as an empty one is, which is among the mistakes
+            resolve_parameters(preset, ())
+            known_preset = preset
     readable = readable_overrides(known_preset, with_dataset(dataset, mirror, overrides), mistakes)
     with mistakes.about("options"):
         size = chosen_size(num_users, num_items, num_interactions)

@@ -275,7 +275,9 @@ def test_the_command_names_every_wrong_option(neumf_here: Neumf) -> None:
     assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
     assert result.stdout.count("error  ") == len(wrong) - 1, "and nothing that only follows from them"
     board = ("--service-account", "me", "--tensorboard", "projects/p/locations/us-central1/tensorboards/1")
-    assert "--tensorboard needs" not in findings_of(neumf_here("preflight", "--target", "vertex-gpu", *board))
+    board_or_preset = findings_of(neumf_here("preflight", "--target", "vertex-gpu", *board, "--preset", ""))
+    assert "--tensorboard needs" not in board_or_preset
+    assert "--preset is empty, as an unset variable leaves it" in board_or_preset
 
 
 def test_the_command_names_every_option_that_kubeflow_lacks(neumf_here: Neumf) -> None:
@@ -406,6 +408,14 @@ def test_compile_refuses_an_account_that_the_file_could_not_name(neumf: Neumf, t
     )
     assert result.returncode == 1
     assert "give it to `neumf submit`" in result.stderr
+
+
+@pytest.mark.parametrize(("home", "is_registry"), [
+    ("localhost:5000", True), ("localhost", True), ("registry:80", True), ("us-docker.pkg.dev/p", True), ("me", False),
+])  # fmt: skip
+def test_an_image_has_a_registry_of_some_kind(home: str, is_registry: bool) -> None:
+    found = check_plan(plan(Placement.on("kfp"), compiled_images=(f"{home}/train@{DIGESTS['train']}",)))
+    assert [f.subject for f in found if f.severity == "error"] == ([] if is_registry else ["image"])
 
 
 def test_an_image_by_tag_is_refused() -> None:
