@@ -209,6 +209,10 @@ def _check_memory(plan: Plan) -> Iterator[Finding]:
         return
     has_gb = _memory_gb(plan.placement)
     if has_gb is None:
+        yield unchecked(
+            "memory",
+            f"a replica needs about {need.total / _GB:.1f} GB, and how much train's machine or GPU has is not known.",
+        )
         return
     share = need.total / (has_gb * _GB)
     if share > _NEARLY_FULL:

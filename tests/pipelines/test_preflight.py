@@ -545,8 +545,10 @@ def test_the_limit_of_a_compiled_pod_is_what_train_has() -> None:
     made = placement_of(document, Mistakes(are_noted=False))
     assert made is not None
     assert made.resources["train"].memory_limit_bytes == 9e9
-    (message,) = errors(check_plan(plan(made, "train.global_batch_size=4001", compiled_images=())))
+    findings = check_plan(plan(made, "train.global_batch_size=4001", compiled_images=()))
+    (message,) = errors(findings)
     assert "not divisible by 2 replicas" in message
+    assert any("how much train's machine or GPU has is not known" in finding.message for finding in findings)
 
 
 def test_the_command_checks_a_compiled_pipeline(neumf_here: Neumf, tmp_path: Path) -> None:

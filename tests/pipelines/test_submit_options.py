@@ -260,6 +260,11 @@ def test_a_host_is_one_of_the_web(kubeflow: Kubeflow, template: Path, host: str)
     check_refused(kubeflow, ("--template", template, "--host", host), f"--host {host!r} is not of the form https://")
 
 
+def test_an_option_that_does_not_exist_is_a_mistake_and_no_run_that_failed(kubeflow: Kubeflow) -> None:
+    assert kubeflow.submit("--target", "vertex-npu").exit_code == 1
+    assert kubeflow.submit("--watch").exit_code == 1
+
+
 @pytest.mark.parametrize("host", ["localhost:8080", "http://[::1]:8080/pipeline", "https://kubeflow.example.com/a/b"])
 def test_a_host_may_have_a_port_and_a_path(kubeflow: Kubeflow, template: Path, host: str) -> None:
     assert kubeflow.submit("--template", template, "--host", host, "--dry-run").exit_code == 0
