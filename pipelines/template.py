@@ -89,12 +89,12 @@ def target_of(spec: Spec) -> str | None:
     """
     from pipelines.neumf import COMPONENTS
 
-    if not {f"comp-{step}" for step in COMPONENTS} <= set(spec.get("components", ())):
-        return None
     pool = pool_of_template(spec)
-    if pool is not None:
+    if pool is not None:  # earlier versions had fewer steps
         gpu = "vertex-gpu" if pool.num_replicas == 1 else "vertex-multi-gpu"
         return "vertex-tpu" if pool.chief.is_tpu else gpu if pool.chief.has_gpu else "vertex-cpu"
+    if not {f"comp-{step}" for step in COMPONENTS} <= set(spec.get("components", ())):
+        return None
     resources = [container_of(spec, step).get("resources", {}) for step in COMPONENTS]
     if any("memoryRequest" in amounts for amounts in resources):
         return "kfp"

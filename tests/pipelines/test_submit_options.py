@@ -127,6 +127,13 @@ def test_a_compiled_pipeline_tells_its_target_and_is_refused_elsewhere(target: s
             check_target(file, spec, backend)
 
 
+def test_kubeflow_takes_no_job_of_vertex_from_before_there_was_a_step_publish(tmp_path: Path) -> None:
+    spec = golden_document("vertex-tpu")
+    del spec["components"]["comp-publish"]
+    with pytest.raises(InputError, match="was compiled for --target vertex-tpu"):
+        check_target(tmp_path, spec, "kfp")
+
+
 def test_a_pod_with_gpus_is_replaced_by_a_target_with_gpus(tmp_path: Path) -> None:
     spec = golden_document("kfp")
     train = spec["deploymentSpec"]["executors"]["exec-train"]["container"]
