@@ -208,7 +208,11 @@ def test_a_template_is_checked_before_anything_is_sent(vertex: Vertex, compiled:
     file, epochs = tmp_path / "changed.yaml", "train_num_epochs:\n        defaultValue: 20.0\n        parameterType: "
     for changes, words in (
         ({"n2-standard-16": "g2-standard-16"}, "chief: g2-standard-16 comes with a GPU that must be named"),
-        ({"replica_count: 1.0": "replica_count: many"}, "The worker pools of train cannot be read (ValueError"),
+        (
+            {"replica_count: 1.0": "replica_count: many"},
+            "The worker pools of train cannot be read (ValueError: invalid literal for int() with base 10: 'many'): "
+            "compile the pipeline again. Change that, or give --no-preflight",
+        ),
         (
             {"defaultValue: 4000.0": "defaultValue: a few"},
             "train.global_batch_size is 'a few': it must be a whole number",
