@@ -263,6 +263,7 @@ def test_the_command_names_every_wrong_option(neumf_here: Neumf) -> None:
         ("--num-users", "3"): "--num-items, --num-interactions is missing",
         ("--preset", "foo"): "The preset 'foo' is unknown",
         ("--mirror", ""): "--mirror is empty",
+        ("--image-digests-file", ""): "--image-digests-file is empty",
         ("--set", "train.num_epochs=0"): "train.num_epochs is 0",
         ("--dataset", "ml-2m"): "Unknown dataset 'ml-2m'",
         ("--project", "p", "--online"): "Google Cloud was not asked about wrong options",

@@ -35,7 +35,8 @@ def test_a_dry_run_acts_in_no_way(vertex: Vertex, kubeflow: Kubeflow, action: tu
         check_refused(backend, (*action, "--dry-run"), f"--dry-run is of no use with {action[0]}")
 
 
-@pytest.mark.parametrize("flag", ["--follow", "--cancel", "--resume", "--delete-schedule", "--job-id", "--schedule"])
+@pytest.mark.parametrize("flag", ["--follow", "--cancel", "--resume", "--delete-schedule", "--job-id", "--schedule",
+                                  "--template"])  # fmt: skip
 def test_an_empty_value_is_no_new_run(vertex: Vertex, template: Path, flag: str) -> None:
     check_refused(vertex, ("--template", template, *ROOT, flag, ""), f"{flag} is empty, as an unset variable leaves it")
 
