@@ -65,8 +65,8 @@ def load_template(file: Path) -> Spec:
         InputError: It cannot be read, or is no compiled pipeline, or not a whole one.
     """
     try:
-        spec = next(yaml.load_all(file.read_text(encoding="utf-8"), _LOADER))
-    except (OSError, ValueError, yaml.YAMLError, StopIteration) as error:
+        spec: Any = next(yaml.load_all(file.read_text(encoding="utf-8"), _LOADER), None)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{file} cannot be read ({type(error).__name__}): compile the pipeline again.") from error
     root, deployment = (spec.get(name) if isinstance(spec, dict) else None for name in ("root", "deploymentSpec"))
     if not (isinstance(root, dict) and "dag" in root and isinstance(deployment, dict) and "executors" in deployment):

@@ -176,10 +176,13 @@ def test_a_template_that_is_laid_out_otherwise_cannot_be_read(tmp_path: Path, pa
         placement_of(load_template(file), Mistakes(are_noted=True))
 
 
-def test_a_template_with_a_date_that_is_none_cannot_be_read(tmp_path: Path) -> None:
+def test_a_template_with_a_date_that_is_none_or_with_nothing_is_none(tmp_path: Path) -> None:
     file = tmp_path / "pipeline.yaml"
     file.write_text("made: 2026-99-99")
     with pytest.raises(InputError, match=r"cannot be read \(ValueError\)"):
+        load_template(file)
+    file.write_text("")
+    with pytest.raises(InputError, match="is no compiled pipeline"):
         load_template(file)
 
 
