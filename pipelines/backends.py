@@ -1,7 +1,7 @@
 """What every backend can do for `neumf submit`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,6 +43,7 @@ class Schedule:
         definition: What its runs are.
         pipeline_root: Where their artifacts go; empty for the backend's own choice.
         service_account: What their steps act as; empty for the backend's own choice.
+        network, encryption_key, labels: Vertex: of their jobs; empty for none.
     """
 
     name: str
@@ -52,6 +53,9 @@ class Schedule:
     definition: Definition
     pipeline_root: str
     service_account: str
+    network: str = ""
+    encryption_key: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class Backend(Protocol):

@@ -8,6 +8,7 @@ documents the same ingredients.
 
 import hashlib
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -146,7 +147,7 @@ class _Walk:
         produced = [
             value for value in (*parameters.values(), *inputs.artifacts.values()) if isinstance(value, _Produced)
         ]
-        images = [container["image"]] if "image" in container else []
+        images = [str(container["image"])] if "image" in container else []
         return StepKey(
             step=step,
             key=fingerprint(_cache_key(component, container, parameters, inputs.artifacts)),
@@ -269,6 +270,8 @@ def _go_json(value: Any) -> str:
 
 
 def _go_number(value: float) -> str:
+    if not math.isfinite(value):
+        return json.dumps(value)  # which no backend takes: the checks of parameters refuse it
     if value.is_integer() and abs(value) < 1e21:
         return str(int(value))
     text = repr(value)

@@ -37,6 +37,9 @@ class _Group(click.Group):
         except InputError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(getattr(error, "exit_status", 1))
+        except click.UsageError as error:
+            error.show()
+            ctx.exit(1)  # click's own 2 is that of a run which failed
 
 
 @click.group(

@@ -106,10 +106,11 @@ def strategy_of_payload(arguments: Sequence[str]) -> str:
 
 
 def _machine(spec: Mapping[str, Any]) -> Machine:
-    given = spec["machine_spec"]
+    # What somebody added that we do not write, as a reservation, is Vertex AI's to judge.
+    given = {name: spec["machine_spec"].get(name) or "" for name in Machine.__dataclass_fields__}
     # The compiler writes numbers with a decimal point.
-    count = int(given.get("accelerator_count", 0))
-    return Machine(**{**given, "accelerator_count": count})
+    count = int(given.pop("accelerator_count") or 0)
+    return Machine(**{name: str(value) for name, value in given.items()}, accelerator_count=count)
 
 
 def _image(spec: Mapping[str, Any]) -> str:

@@ -1,11 +1,24 @@
 """The options on the command line of the command that runs, and those among them that are of no use there."""
 
 from collections.abc import Collection
+from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from components.ncf.errors import InputError
+
+
+class File(click.Path):
+    """A `Path`; one without a value stays an empty text, which `empty_options` finds: as a `Path` it would be here."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns the path of a text."""
+        return super().convert(value, param, ctx) if value else value
 
 
 def given_flags() -> dict[str, str]:

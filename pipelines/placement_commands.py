@@ -10,6 +10,7 @@ from rich.table import Table
 from components.ncf.errors import InputError
 from pipelines.command_options import dataset_options, preset_options, with_dataset
 from pipelines.findings import Mistakes
+from pipelines.given_options import File
 from pipelines.parameters import resolve_parameters
 from pipelines.placement import Placement
 from pipelines.placement_options import placement_options
@@ -17,14 +18,12 @@ from pipelines.presets import DEFAULT_PRESET
 from pipelines.resource_names import check_name
 from pipelines.template import open_template
 
-_FOLDER = click.Path(path_type=Path)
-
 
 @click.command("compile")
 @placement_options(has_identity=False, notes_mistakes=False)
 @dataset_options(required=False)
 @preset_options
-@click.option("--output", type=_FOLDER, required=True, help="The YAML file to write.")
+@click.option("--output", type=File(), required=True, help="The YAML file to write.")
 def compile_command(
     placement: Placement,
     dataset: str | None,
@@ -47,7 +46,7 @@ def compile_command(
 
 @click.command("preflight")
 @placement_options(has_identity=False, notes_mistakes=True)
-@click.option("--template", type=_FOLDER, metavar="FILE", help="What `neumf compile` wrote, instead of --target.")
+@click.option("--template", type=File(), metavar="FILE", help="What `neumf compile` wrote, instead of --target.")
 @dataset_options(required=False)
 @preset_options
 @click.option("--region", "--location", "region", envvar="GOOGLE_CLOUD_REGION", metavar="REGION",
@@ -66,7 +65,7 @@ def preflight_command(
     template: Path | None,
     dataset: str | None,
     mirror: str | None,
-    preset: str,
+    preset: str | None,
     overrides: tuple[str, ...],
     region: str | None,
     pipeline_root: str | None,
@@ -87,8 +86,9 @@ def preflight_command(
 
     known_preset, size, account = DEFAULT_PRESET, None, None
     with mistakes.about("parameters"):
-        resolve_parameters(preset, ())
-        known_preset = preset
+        if preset is not None:  # as an empty one is, which is among the mistakes
+            resolve_parameters(preset, ())
+            known_preset = preset
     readable = readable_overrides(known_preset, with_dataset(dataset, mirror, overrides), mistakes)
     with mistakes.about("options"):
         size = chosen_size(num_users, num_items, num_interactions)

@@ -11,7 +11,7 @@ from components.images import image_uri
 from components.ncf.errors import InputError
 from pipelines.dataflow import DataflowOptions
 from pipelines.findings import Mistakes
-from pipelines.given_options import empty_options, given_flags
+from pipelines.given_options import File, empty_options, given_flags
 from pipelines.placement import TARGETS, Placement, fitting_placement, pool_of
 from pipelines.step_resources import Resources, changed_resources, check_quantity
 
@@ -215,7 +215,6 @@ def _identity_options() -> list[Callable[[Command], Command]]:
 
 
 def _hardware_options(is_target_required: bool, has_backend: bool) -> list[Callable[[Command], Command]]:
-    path = click.Path(path_type=Path)
     option = click.option
     return [
         option("--target", type=click.Choice(TARGETS), required=is_target_required,
@@ -234,7 +233,7 @@ def _hardware_options(is_target_required: bool, has_backend: bool) -> list[Calla
                help="Vertex: where checkpoints outlive a run; the next that trains the same goes on from them."),
         option("--image-digest", "image_digests", multiple=True, metavar="NAME=DIGEST",
                help="An image by sha256:… or REFERENCE@sha256:…; may be repeated."),
-        option("--image-digests-file", type=path, help="The same for several images: a JSON object."),
+        option("--image-digests-file", type=File(), help="The same for several images: a JSON object."),
         option("--dataflow", multiple=True, metavar="NAME=VALUE",
                help="Run generate on Dataflow: project, region, temp_location, worker_image and the other names of "
                "`neumf generate`'s options; may be repeated."),

@@ -1,5 +1,6 @@
 """Checks a pipeline before any money is spent on it."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -208,6 +209,10 @@ def _check_memory(plan: Plan) -> Iterator[Finding]:
         return
     has_gb = _memory_gb(plan.placement)
     if has_gb is None:
+        yield unchecked(
+            "memory",
+            f"a replica needs about {need.total / _GB:.1f} GB, and how much train's machine or GPU has is not known.",
+        )
         return
     share = need.total / (has_gb * _GB)
     if share > _NEARLY_FULL:
@@ -262,7 +267,8 @@ def _check_images(plan: Plan) -> Iterator[Finding]:
             f"{', '.join(unpinned)} {'is' if len(unpinned) == 1 else 'are'} named by a tag, so that the cache would "
             "return what an older build made: give the digests with --image-digest or --image-digests-file.",
         )
-    homeless = [image for image in images if "." not in image.partition("/")[0]]
+    # As the engines tell a host from a folder of their default registry: a cluster's own may be at localhost:5000.
+    homeless = [image for image in images if not re.match(r"([^/]*[.:][^/]*|localhost)/", image)]
     if homeless:
         yield error(
             "image",

@@ -18,6 +18,8 @@ from pipelines.preflight import Plan, check_plan, memory_of
 from pipelines.template import parameters_of, placement_of, value_mistakes
 
 _GB = 1e9
+# Subjects of errors that are found in options which can be read; the region is part of the address of a server.
+_WRONG_OPTIONS = ("parameters", "region")
 _COLORS = {"error": "red", "warning": "yellow", "not checked": "blue"}
 
 
@@ -63,7 +65,10 @@ def plan_of_template(
     """
     placement = placement_of(spec, mistakes)
     if placement is None:
-        raise InputError(f"--template {file} lacks steps of this project's pipeline: `neumf compile` writes it.")
+        raise InputError(
+            f"--template {file} is not what this version of `neumf compile` writes, so that nothing of it can be "
+            "checked: compile the pipeline again."
+        )
     parameters, values = parameters_of(spec, overrides)
     for mistake in value_mistakes(file, spec, values):
         mistakes.note("parameters", mistake)
@@ -83,7 +88,10 @@ def preflight(plan: Plan, online_project: str | None, console: Console) -> None:
         InputError: There are errors.
     """
     findings = check_plan(plan)
-    if online_project is not None and plan.mistakes:
+    is_wrong = plan.mistakes or any(
+        finding.severity == "error" and finding.subject in _WRONG_OPTIONS for finding in findings
+    )
+    if online_project is not None and is_wrong:
         findings.append(unchecked("--online", "Google Cloud was not asked about wrong options: correct those first."))
     elif online_project is not None:
         from pipelines.preflight_online import HOSTS, check_online, signed_session

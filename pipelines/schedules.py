@@ -44,8 +44,8 @@ def existing_schedule(options: SubmitOptions, wanted: Definition, backend: Backe
             return schedule
     if found:
         raise InputError(
-            f"There is a schedule {title} ({found[0].name}) that differs in its times, its pipeline or where it runs: "
-            f"choose another --job-id, or delete it with --delete-schedule {found[0].name}."
+            f"There is a schedule {title} ({found[0].name}) that differs in its times, its pipeline, its labels or "
+            f"where it runs: choose another --job-id, or delete it with --delete-schedule {found[0].name}."
         )
     return None
 
@@ -58,6 +58,9 @@ def _is_same(options: SubmitOptions, wanted: Definition, found: Schedule) -> boo
         and _comparable(found.definition.spec) == _comparable(spec)
         and dict(found.definition.values) == dict(wanted.values)
         and all(given in (None, held) for given, held in places)
+        and (options.network or "", options.encryption_key or "") == (found.network, found.encryption_key)
+        # Vertex AI may add some of its own.
+        and options.label_values().items() <= found.labels.items()
     )
 
 

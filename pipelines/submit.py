@@ -39,6 +39,7 @@ from pipelines.watch import RunState, check_outcome, follow
 
 _NUM_SHOWN_DIGITS = 12
 _INTERRUPTED = 130
+_INSISTING = "Change that, or give --no-preflight to submit it as it is."
 
 
 class InterruptedFollowingError(InputError):
@@ -125,7 +126,10 @@ def _prepare_template(
         raise InputError(f"--template {template}: {mistake}")
     _check(options, parameters, None)
     mistakes = Mistakes(are_noted=True)
-    placement = placement_of(spec, mistakes) if options.preflight else None
+    try:
+        placement = placement_of(spec, mistakes) if options.preflight else None
+    except InputError as unreadable:
+        raise InputError(f"{unreadable} {_INSISTING}") from unreadable
     if placement is not None:
         images = tuple(own_images(step_keys(spec, values)))
         place = (options.location, options.pipeline_root, options.service_account)
@@ -152,7 +156,7 @@ def _check_plan(plan: Plan, console: Console) -> None:
             _say(console, f"warning: {finding.subject}: {finding.message}")
     errors = [f"{finding.subject}: {finding.message}" for finding in findings if finding.severity == "error"]
     if errors:
-        raise InputError(f"{' '.join(errors)} Change that, or give --no-preflight to submit it as it is.")
+        raise InputError(f"{' '.join(errors)} {_INSISTING}")
 
 
 def _add_data_digest(options: SubmitOptions, download: dict[str, Any], console: Console) -> None:

@@ -11,7 +11,7 @@ import click
 
 from components.ncf.errors import InputError
 from pipelines.cron import check_cron
-from pipelines.given_options import given_flags, refuse_beside
+from pipelines.given_options import File, given_flags, refuse_beside
 from pipelines.resource_names import check_label, check_name
 
 BACKENDS = ("vertex", "kfp")
@@ -216,11 +216,10 @@ def submit_options(command: Command) -> Command:
 
 
 def _options() -> list[Callable[[Command], Command]]:
-    path = click.Path(path_type=Path)
     option = click.option
     return [
         option("--backend", type=click.Choice(BACKENDS), required=True, help="Vertex AI, or Kubeflow Pipelines."),
-        option("--template", type=path, help="A pipeline that `neumf compile` wrote.  [default: compile one now]"),
+        option("--template", type=File(), help="A pipeline that `neumf compile` wrote.  [default: compile one now]"),
         option("--pipeline-root", metavar="gs://…", help="Where the run's artifacts go."),
         option("--job-id", metavar="ID", help="[default: neumf-TIME-RANDOM; of a schedule neumf-DIGEST]"),
         option("--experiment", metavar="NAME", help="The experiment that lists the run; made if it is new."),
@@ -239,8 +238,8 @@ def _options() -> list[Callable[[Command], Command]]:
         ),
         option("--host", metavar="URL", envvar="KF_PIPELINES_ENDPOINT", help="Kubeflow: where the Pipelines API is."),
         option("--namespace", metavar="NAME", help="Kubeflow: the user's namespace, where there are several users."),
-        option("--token-file", type=path, help="Kubeflow: a file with a bearer token."),
-        option("--ca-certificate", type=path, help="Kubeflow: the root that signed the host's certificate."),
+        option("--token-file", type=File(), help="Kubeflow: a file with a bearer token."),
+        option("--ca-certificate", type=File(), help="Kubeflow: the root that signed the host's certificate."),
         option("--wait/--no-wait", default=True, show_default=True, help="Follow the run to its end."),
         option("--poll", "poll_s", default=10.0, show_default=True, metavar="SECONDS", help="Between two questions."),
         option(

@@ -256,6 +256,9 @@ def _schedule(found: Any) -> Schedule:
         _definition(job),
         job.runtime_config.gcs_output_directory,
         job.service_account,
+        job.network,
+        job.encryption_spec.kms_key_name,
+        dict(job.labels),
     )
 
 

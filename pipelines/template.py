@@ -1,6 +1,7 @@
 """A compiled pipeline, read back: what it was compiled for, where it would run and with which parameters."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import yaml
 
 from components.ncf.errors import InputError
+from pipelines.cache_keys import step_keys
 from pipelines.findings import Mistakes
 from pipelines.parameters import is_of_type, name_of_type, resolve_parameters
 from pipelines.placement import Placement, fitting_placement
@@ -20,11 +22,25 @@ Spec = Mapping[str, Any]
 # The same in C, ten times as fast, where PyYAML was built with it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-
 # How a compiled pipeline calls the types of its parameters.
 _TYPES: Mapping[str, type] = {
     "STRING": str, "NUMBER_INTEGER": int, "NUMBER_DOUBLE": float, "BOOLEAN": bool, "LIST": list, "STRUCT": dict,
 }  # fmt: skip
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Says of what is laid out as no compiler does it that it cannot be read.
+
+    Raises:
+        InputError: It is.
+    """
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as problem:
+        raise InputError(
+            f"{what} cannot be read ({type(problem).__name__}: {problem}): compile the pipeline again."
+        ) from problem
 
 
 def open_template(file: Path, preset: str) -> Spec:
@@ -46,19 +62,22 @@ def load_template(file: Path) -> Spec:
     """Returns the pipeline that a file holds.
 
     Raises:
-        InputError: It cannot be read, or is no compiled pipeline.
+        InputError: It cannot be read, or is no compiled pipeline, or not a whole one.
     """
     try:
-        spec = next(yaml.load_all(file.read_text(encoding="utf-8"), _LOADER))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, StopIteration) as error:
+        spec: Any = next(yaml.load_all(file.read_text(encoding="utf-8"), _LOADER), None)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{file} cannot be read ({type(error).__name__}): compile the pipeline again.") from error
     root, deployment = (spec.get(name) if isinstance(spec, dict) else None for name in ("root", "deploymentSpec"))
     if not (isinstance(root, dict) and "dag" in root and isinstance(deployment, dict) and "executors" in deployment):
         raise InputError(f"{file} is no compiled pipeline: `neumf compile` writes one.")
     checked: Spec = spec
+    with _reading(str(file)):
+        step_keys(checked, {})
     return checked
 
 
+@_reading("What the template says of train")
 def target_of(spec: Spec) -> str | None:
     """Returns the target that a pipeline was compiled for; None where it is none that `neumf compile` writes.
 
@@ -70,26 +89,29 @@ def target_of(spec: Spec) -> str | None:
     """
     from pipelines.neumf import COMPONENTS
 
-    if not {f"comp-{step}" for step in COMPONENTS} <= set(spec.get("components", ())):
-        return None
     pool = pool_of_template(spec)
-    if pool is not None:
+    if pool is not None:  # earlier versions had fewer steps
         gpu = "vertex-gpu" if pool.num_replicas == 1 else "vertex-multi-gpu"
         return "vertex-tpu" if pool.chief.is_tpu else gpu if pool.chief.has_gpu else "vertex-cpu"
+    if not {f"comp-{step}" for step in COMPONENTS} <= set(spec.get("components", ())):
+        return None
     resources = [container_of(spec, step).get("resources", {}) for step in COMPONENTS]
     if any("memoryRequest" in amounts for amounts in resources):
         return "kfp"
     return None if any(resources) else "local"
 
 
+@_reading("What the template says of train")
 def check_target(file: Path, spec: Spec, backend: str) -> None:
     """Refuses a pipeline that was compiled for another place than the backend.
 
     Raises:
         InputError: It was; the sentence has the command that compiles it for the backend.
     """
+    if backend == "vertex" and "worker_pool_specs" in _inputs_of_train(spec):
+        return  # also with pools that are not ours
     target = target_of(spec)
-    if target is None or target.startswith("vertex-" if backend == "vertex" else "kfp"):
+    if target is None or target == backend:
         return
     fitting = "kfp"
     if backend == "vertex":
@@ -123,6 +145,7 @@ def container_of(spec: Spec, step: str) -> Mapping[str, Any]:
     return container
 
 
+@_reading("What the template says of train")
 def placement_of(spec: Spec, mistakes: Mistakes) -> Placement | None:
     """Returns where a compiled pipeline would run; None where it is none that `neumf compile` writes.
 
@@ -195,7 +218,7 @@ def value_mistakes(file: Path, spec: Spec, values: Mapping[str, Any]) -> Iterato
 
 
 def _inputs_of_train(spec: Spec) -> dict[str, Any]:
-    inputs = spec["components"]["comp-train"].get("inputDefinitions", {}).get("parameters", {})
+    inputs = spec.get("components", {}).get("comp-train", {}).get("inputDefinitions", {}).get("parameters", {})
     return {name: definition.get("defaultValue") for name, definition in inputs.items()}
 
 

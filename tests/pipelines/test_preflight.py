@@ -263,6 +263,7 @@ def test_the_command_names_every_wrong_option(neumf_here: Neumf) -> None:
         ("--num-users", "3"): "--num-items, --num-interactions is missing",
         ("--preset", "foo"): "The preset 'foo' is unknown",
         ("--mirror", ""): "--mirror is empty",
+        ("--image-digests-file", ""): "--image-digests-file is empty",
         ("--set", "train.num_epochs=0"): "train.num_epochs is 0",
         ("--dataset", "ml-2m"): "Unknown dataset 'ml-2m'",
         ("--project", "p", "--online"): "Google Cloud was not asked about wrong options",
@@ -275,7 +276,9 @@ def test_the_command_names_every_wrong_option(neumf_here: Neumf) -> None:
     assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
     assert result.stdout.count("error  ") == len(wrong) - 1, "and nothing that only follows from them"
     board = ("--service-account", "me", "--tensorboard", "projects/p/locations/us-central1/tensorboards/1")
-    assert "--tensorboard needs" not in findings_of(neumf_here("preflight", "--target", "vertex-gpu", *board))
+    board_or_preset = findings_of(neumf_here("preflight", "--target", "vertex-gpu", *board, "--preset", ""))
+    assert "--tensorboard needs" not in board_or_preset
+    assert "--preset is empty, as an unset variable leaves it" in board_or_preset
 
 
 def test_the_command_names_every_option_that_kubeflow_lacks(neumf_here: Neumf) -> None:
@@ -408,6 +411,14 @@ def test_compile_refuses_an_account_that_the_file_could_not_name(neumf: Neumf, t
     assert "give it to `neumf submit`" in result.stderr
 
 
+@pytest.mark.parametrize(("home", "is_registry"), [
+    ("localhost:5000", True), ("localhost", True), ("registry:80", True), ("us-docker.pkg.dev/p", True), ("me", False),
+])  # fmt: skip
+def test_an_image_has_a_registry_of_some_kind(home: str, is_registry: bool) -> None:
+    found = check_plan(plan(Placement.on("kfp"), compiled_images=(f"{home}/train@{DIGESTS['train']}",)))
+    assert [f.subject for f in found if f.severity == "error"] == ([] if is_registry else ["image"])
+
+
 def test_an_image_by_tag_is_refused() -> None:
     digests = {name: digest for name, digest in DIGESTS.items() if name != "train-gpu"}
     by_tag = errors(check_plan(plan(placed("vertex-gpu", image_digests=digests))))
@@ -535,8 +546,10 @@ def test_the_limit_of_a_compiled_pod_is_what_train_has() -> None:
     made = placement_of(document, Mistakes(are_noted=False))
     assert made is not None
     assert made.resources["train"].memory_limit_bytes == 9e9
-    (message,) = errors(check_plan(plan(made, "train.global_batch_size=4001", compiled_images=())))
+    findings = check_plan(plan(made, "train.global_batch_size=4001", compiled_images=()))
+    (message,) = errors(findings)
     assert "not divisible by 2 replicas" in message
+    assert any("how much train's machine or GPU has is not known" in finding.message for finding in findings)
 
 
 def test_the_command_checks_a_compiled_pipeline(neumf_here: Neumf, tmp_path: Path) -> None:
@@ -557,6 +570,7 @@ def test_the_command_checks_a_compiled_pipeline(neumf_here: Neumf, tmp_path: Pat
         "use multi_worker_mirrored, or auto", "not divisible by 16 replicas", "pool a100-x8-x2-reduction: 9 machines",
     ):  # fmt: skip
         assert words in text, text
+    assert "train.learning_rate is nan" in findings_of(neumf_here(*given, "--set", "train.learning_rate=nan"))
     for arguments, words in (
         ((*given, "--pool", "l4"), "--pool is of no use with --template"),
         ((*given, "--service-account", "a"), "--service-account is of no use with --template"),

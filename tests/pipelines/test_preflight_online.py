@@ -13,12 +13,14 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 import requests
+from rich.console import Console
 
 from components.ncf.errors import InputError
 from pipelines.findings import Finding
 from pipelines.parameters import resolve_parameters
 from pipelines.placement import Placement
 from pipelines.preflight import Plan
+from pipelines.preflight_command import preflight
 from pipelines.preflight_online import HOSTS, PERMISSIONS, SERVICES, check_online
 
 ACCOUNT = "neumf-train@my-project.iam.gserviceaccount.com"
@@ -199,6 +201,17 @@ def test_kubeflow_is_not_asked_about_at_google(neumf: Any) -> None:
     result = neumf("preflight", "--target", "kfp", "--online", "--project", "p", "--region", "us-central1")
     assert result.returncode == 1
     assert "the target is kfp: leave it out" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize(("region", "epochs"), [("moon", 1), ("us-central1", 0)])
+def test_nothing_is_asked_before_the_options_are_right(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], region: str, epochs: int
+) -> None:
+    monkeypatch.setattr("pipelines.preflight_online.signed_session", lambda: pytest.fail("it was asked"))
+    parameters = resolve_parameters("default", [f"train.num_epochs={epochs}"])
+    with pytest.raises(InputError, match="findings would stop this run"):
+        preflight(dataclasses.replace(plan(), region=region, parameters=parameters), "my-project", Console(width=200))
+    assert "Google Cloud was not asked about wrong options" in capsys.readouterr().out
 
 
 def test_no_limit_is_no_finding(cloud: tuple[Cloud, str]) -> None:

@@ -2,14 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from components.ncf.errors import InputError
 from pipelines.custom_job import _worker_pool_specs, pool_of_specs
+from pipelines.findings import Mistakes
 from pipelines.placement import TARGETS
-from pipelines.template import check_target, target_of
+from pipelines.template import check_target, load_template, placement_of, target_of
 from pipelines.worker_pools import POOLS
 from tests.pipelines.golden_files import golden_document
 from tests.pipelines.servers.fixtures import Kubeflow, Vertex, run_neumf
@@ -33,7 +35,8 @@ def test_a_dry_run_acts_in_no_way(vertex: Vertex, kubeflow: Kubeflow, action: tu
         check_refused(backend, (*action, "--dry-run"), f"--dry-run is of no use with {action[0]}")
 
 
-@pytest.mark.parametrize("flag", ["--follow", "--cancel", "--resume", "--delete-schedule", "--job-id", "--schedule"])
+@pytest.mark.parametrize("flag", ["--follow", "--cancel", "--resume", "--delete-schedule", "--job-id", "--schedule",
+                                  "--template"])  # fmt: skip
 def test_an_empty_value_is_no_new_run(vertex: Vertex, template: Path, flag: str) -> None:
     check_refused(vertex, ("--template", template, *ROOT, flag, ""), f"{flag} is empty, as an unset variable leaves it")
 
@@ -125,6 +128,13 @@ def test_a_compiled_pipeline_tells_its_target_and_is_refused_elsewhere(target: s
             check_target(file, spec, backend)
 
 
+def test_kubeflow_takes_no_job_of_vertex_from_before_there_was_a_step_publish(tmp_path: Path) -> None:
+    spec = golden_document("vertex-tpu")
+    del spec["components"]["comp-publish"]
+    with pytest.raises(InputError, match="was compiled for --target vertex-tpu"):
+        check_target(tmp_path, spec, "kfp")
+
+
 def test_a_pod_with_gpus_is_replaced_by_a_target_with_gpus(tmp_path: Path) -> None:
     spec = golden_document("kfp")
     train = spec["deploymentSpec"]["executors"]["exec-train"]["container"]
@@ -141,6 +151,53 @@ def test_a_compiled_job_tells_its_pool(pool: str) -> None:
     assert pool_of_specs(json.loads(json.dumps(specs))) == POOLS[pool]
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("root.dag.tasks.train.componentRef.name", "comp-nothing"),
+        ("root.dag.tasks.train.inputs.artifacts.examples.taskOutputArtifact.producerTask", "nobody"),
+        ("root.dag.tasks", None),
+        ("root.inputDefinitions", "x"),
+        ("deploymentSpec.executors.exec-train.container.resources", "x"),
+        ("components.comp-train.inputDefinitions.parameters.tensorboard.defaultValue", 3),
+        ("components.comp-train.inputDefinitions.parameters.worker_pool_specs.defaultValue", [{}]),
+    ],
+)
+def test_a_template_that_is_laid_out_otherwise_cannot_be_read(tmp_path: Path, path: str, value: Any) -> None:
+    spec: Any = golden_document("kfp" if path.endswith("resources") else "everything-chosen")
+    *folders, last = path.split(".")
+    part = spec
+    for folder in folders:
+        part = part[folder]
+    part[last] = value
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(json.dumps(spec))
+    with pytest.raises(InputError, match=r"cannot be read \(\w+: .*\): compile the pipeline again\.$"):
+        placement_of(load_template(file), Mistakes(are_noted=True))
+
+
+def test_a_template_with_a_date_that_is_none_or_with_nothing_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text("made: 2026-99-99")
+    with pytest.raises(InputError, match=r"cannot be read \(ValueError\)"):
+        load_template(file)
+    file.write_text("")
+    with pytest.raises(InputError, match="is no compiled pipeline"):
+        load_template(file)
+
+
+def test_worker_pools_that_are_not_ours_are_vertexs_to_judge(tmp_path: Path) -> None:
+    spec = golden_document("vertex-multi-gpu")
+    specs = spec["components"]["comp-train"]["inputDefinitions"]["parameters"]["worker_pool_specs"]["defaultValue"]
+    for known in specs:
+        known["machine_spec"]["reservation_affinity"] = {"reservation_affinity_type": "ANY_RESERVATION"}
+    assert pool_of_specs(specs) == POOLS["l4-x2"]
+    specs[0]["machine_spec"]["machine_type"] = "g2-standard-16"
+    check_target(tmp_path, spec, "vertex")
+    with pytest.raises(InputError, match="not one chief and workers with the same machine"):
+        placement_of(spec, Mistakes(are_noted=True))
+
+
 def test_a_template_of_the_other_backend_is_refused_before_anything_is_sent(
     vertex: Vertex, kubeflow: Kubeflow, compiled: Path, tmp_path: Path
 ) -> None:
@@ -155,7 +212,11 @@ def test_a_template_is_checked_before_anything_is_sent(vertex: Vertex, compiled:
     file, epochs = tmp_path / "changed.yaml", "train_num_epochs:\n        defaultValue: 20.0\n        parameterType: "
     for changes, words in (
         ({"n2-standard-16": "g2-standard-16"}, "chief: g2-standard-16 comes with a GPU that must be named"),
-        ({"replica_count: 1.0": "replica_count: many"}, "The worker pools of train cannot be read (ValueError"),
+        (
+            {"replica_count: 1.0": "replica_count: many"},
+            "The worker pools of train cannot be read (ValueError: invalid literal for int() with base 10: 'many'): "
+            "compile the pipeline again. Change that, or give --no-preflight",
+        ),
         (
             {"defaultValue: 4000.0": "defaultValue: a few"},
             "train.global_batch_size is 'a few': it must be a whole number",
@@ -212,6 +273,11 @@ def test_a_file_to_compare_with_has_to_exist(vertex: Vertex, template: Path) -> 
 @pytest.mark.parametrize("host", ["ftp://x", "https://", "http://a b", "https://x:port", "https:/x"])
 def test_a_host_is_one_of_the_web(kubeflow: Kubeflow, template: Path, host: str) -> None:
     check_refused(kubeflow, ("--template", template, "--host", host), f"--host {host!r} is not of the form https://")
+
+
+def test_an_option_that_does_not_exist_is_a_mistake_and_no_run_that_failed(kubeflow: Kubeflow) -> None:
+    assert kubeflow.submit("--target", "vertex-npu").exit_code == 1
+    assert kubeflow.submit("--watch").exit_code == 1
 
 
 @pytest.mark.parametrize("host", ["localhost:8080", "http://[::1]:8080/pipeline", "https://kubeflow.example.com/a/b"])

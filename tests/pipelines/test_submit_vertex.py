@@ -507,7 +507,11 @@ def test_a_schedule_is_not_made_twice(
     assert again.exit_code == 0, again.output
     assert again.output.startswith(f"schedule {name} (active): 0 3 * * 1, which exists with the same pipeline")
     assert list(vertex.services.schedules) == [name]
-    others = (("--schedule", "0 4 * * 1"), ("--set", "download.seed=6"), ("--pipeline-root", "gs://other/neumf"))
+    others = (
+        ("--schedule", "0 4 * * 1"), ("--set", "download.seed=6"), ("--pipeline-root", "gs://other/neumf"),
+        ("--network", "projects/1/global/networks/n"), ("--label", "team=films"),
+        ("--encryption-key", "projects/p/locations/europe-west4/keyRings/r/cryptoKeys/k"),
+    )  # fmt: skip
     for number, other in enumerate(() if cached else (*others, ("--no-caching",)), 2):
         result = vertex.submit(*weekly, *other)
         assert result.exit_code == bool(named), (other, result.output)
