@@ -191,8 +191,8 @@ class Placement:
         if self.pool and (self.pool.num_machines > 1 or self.pool.chief.is_tpu):
             yield Misfit(
                 "pool",
-                f"--pool {self.pool.name} is more than one pod with GPUs, and the target kfp runs train as one pod: "
-                "use a pool of one machine, or a target of Vertex AI.",
+                f"--pool {self.pool.name} has a TPU or several machines, and the target kfp runs train as one pod "
+                "without a TPU: use a pool of one machine, or a target of Vertex AI.",
                 {"pool": None},
             )
 

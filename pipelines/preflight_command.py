@@ -34,7 +34,7 @@ def chosen_size(num_users: int | None, num_items: int | None, num_interactions: 
     if len(missing) == len(given):
         return None
     if num_users is None or num_items is None or num_interactions is None:
-        raise InputError(f"{', '.join(missing)} is missing: the size of the data has three parts.")
+        raise InputError(f"The size of the data has three parts: give {' and '.join(missing)} too.")
     return DataSize(num_users, num_items, num_interactions)
 
 

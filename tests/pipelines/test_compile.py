@@ -228,7 +228,7 @@ def test_a_gpu_on_kubeflow_is_one_pods(compile_on: Any) -> None:
     container = compile_on(placement)["deploymentSpec"]["executors"]["exec-train"]["container"]
     assert container["resources"]["accelerator"]["resourceCount"] == "1"
     assert "/train-gpu" in container["image"]
-    with pytest.raises(InputError, match="l4-x2 is more than one pod"):
+    with pytest.raises(InputError, match="l4-x2 has a TPU or several machines"):
         dataclasses.replace(Placement.on("kfp"), pool=pool_of("kfp", "l4-x2"))
 
 

@@ -260,7 +260,7 @@ def test_the_command_names_every_wrong_option(neumf_here: Neumf) -> None:
         ("--region", "moon"): "Vertex has no region 'moon'",
         ("--pipeline-root", "s3://x"): "'s3://x' is no folder of a bucket",
         ("--pipeline-service-account", "u"): "--pipeline-service-account 'u' is not of the form",
-        ("--num-users", "3"): "--num-items, --num-interactions is missing",
+        ("--num-users", "3"): "give --num-items and --num-interactions too",
         ("--preset", "foo"): "The preset 'foo' is unknown",
         ("--mirror", ""): "--mirror is empty",
         ("--image-digests-file", ""): "--image-digests-file is empty",
@@ -287,7 +287,7 @@ def test_the_command_names_every_option_that_kubeflow_lacks(neumf_here: Neumf) -
     text = findings_of(result)
     for flag in ("--spot or --flex-start", "--label", "--network"):
         assert f"{flag} is of use for Vertex AI alone, and the target is kfp" in text
-    assert "--pool tpu-v3-8 is more than one pod" in text
+    assert "--pool tpu-v3-8 has a TPU" in text
     assert "--online asks Google Cloud about Vertex AI" in text
     assert "--dataflow needs project, temp_location, worker_image: add --dataflow project=…, --dataflow temp" in text
 
