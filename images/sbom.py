@@ -14,7 +14,20 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-_LIST_DEBIAN = ["dpkg-query", "--show", "--showformat", "${Package}\t${Version}\t${Architecture}\n"]
+# What the packages of an image say of themselves, and what dpkg has.
+_PYTHON_PACKAGES = """
+import io, pathlib, sysconfig, tarfile
+root, stream = pathlib.Path(sysconfig.get_paths()["purelib"]), io.BytesIO()
+with tarfile.open(fileobj=stream, mode="w") as archive:
+    for path in sorted(root.glob("*.dist-info/METADATA")):
+        archive.add(path, arcname=path.relative_to(root))
+result = stream.getvalue()
+"""
+_DEBIAN_PACKAGES = r"""
+import subprocess
+shown = r"${Package}\t${Version}\t${Architecture}\n"
+result = subprocess.run(["dpkg-query", "--show", "--showformat", shown], check=True, stdout=subprocess.PIPE).stdout
+"""
 
 
 def bill_of_materials(engine: Any, name: str) -> dict[str, Any]:
@@ -25,28 +38,27 @@ def bill_of_materials(engine: Any, name: str) -> dict[str, Any]:
         text = subprocess.run([*command, str(environment)], check=True, stdout=subprocess.PIPE, text=True).stdout
     bill: dict[str, Any] = json.loads(text)
     bill["metadata"]["component"] = {"type": "container", "name": name, "version": engine.images.get(name).id}
-    listed = engine.containers.run(name, _LIST_DEBIAN, remove=True).decode()
+    listed = _result_of(engine, name, _DEBIAN_PACKAGES).decode()
     bill["components"] += [_debian_component(*line.split("\t")) for line in listed.splitlines()]
     return bill
 
 
 def _copy_environment(engine: Any, name: str, folder: Path) -> Path:
     """Copies what the packages say of themselves out of an image; returns an interpreter that has just those."""
-    # As text: engines keep what a container writes as lines.
-    script = (
-        "import base64, io, pathlib, sys, sysconfig, tarfile\n"
-        "root, stream = pathlib.Path(sysconfig.get_paths()['purelib']), io.BytesIO()\n"
-        "with tarfile.open(fileobj=stream, mode='w') as archive:\n"
-        "    for path in sorted(root.glob('*.dist-info/METADATA')):\n"
-        "        archive.add(path, arcname=path.relative_to(root))\n"
-        "sys.stdout.write(base64.encodebytes(stream.getvalue()).decode())\n"
-    )
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "environment"], check=True)
     (packages,) = (folder / "environment").glob("lib/python3.*/site-packages")
-    archive = base64.decodebytes(engine.containers.run(name, ["python3", "-c", script], remove=True))
-    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+    with tarfile.open(fileobj=io.BytesIO(_result_of(engine, name, _PYTHON_PACKAGES))) as files:
         files.extractall(packages, filter="data")
     return folder / "environment/bin/python"
+
+
+def _result_of(engine: Any, name: str, script: str) -> bytes:
+    """Runs Python in an image; returns what the script leaves in `result`.
+
+    As base64: engines keep what a container writes as lines, and may break one where a write ended.
+    """
+    script += "\nimport base64, sys\nsys.stdout.write(base64.encodebytes(result).decode())\n"
+    return base64.decodebytes(engine.containers.run(name, ["python3", "-c", script], remove=True))
 
 
 def _debian_component(name: str, version: str, architecture: str) -> dict[str, str]:
