@@ -25,18 +25,18 @@ def title_of(options: SubmitOptions, wanted: Definition) -> str:
     return f"neumf-{hashlib.sha256(text.encode()).hexdigest()[:_DIGITS_OF_TITLE]}"
 
 
-def existing_schedule(options: SubmitOptions, wanted: Definition, backend: Backend) -> Schedule | None:
+def existing_schedule(options: SubmitOptions, title: str, wanted: Definition, backend: Backend) -> Schedule | None:
     """Returns the schedule that a command asks for where it exists; None where its title is free.
 
     Args:
         options: The command's.
+        title: What `title_of` calls it.
         wanted: What the schedule's runs are.
         backend: Where it would be.
 
     Raises:
         InputError: Another one has its title.
     """
-    title = title_of(options, wanted)
     found = backend.schedules(title)
     for schedule in found:
         # A title that was made of all parts says it all; the backend may have filled in what it holds.

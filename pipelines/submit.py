@@ -79,8 +79,8 @@ def submit(
         _announce(options, backend, backend.resume(options.resume, _job_id(options)), console)
     else:
         with tempfile.TemporaryDirectory() as scratch:
-            template, values = _prepare(options, placement, preset, list(overrides), Path(scratch), console)
-            _submit_template(options, template, values, console)
+            template, now = _prepare(options, placement, preset, list(overrides), Path(scratch), console)
+            _submit_template(options, template, now, console)
 
 
 def _check_target(options: SubmitOptions, placement: Placement) -> None:
@@ -100,8 +100,8 @@ def _prepare(
     overrides: list[str],
     scratch: Path,
     console: Console,
-) -> tuple[Path, Mapping[str, Any]]:
-    """Returns a compiled pipeline and the parameters that differ from its defaults."""
+) -> tuple[Path, Definition]:
+    """Returns the file of a compiled pipeline, and what it holds with the parameters that differ from its defaults."""
     place = (options.location, options.pipeline_root, options.service_account)
     if options.template is None:
         parameters = resolve_parameters(preset, overrides)
@@ -111,14 +111,14 @@ def _prepare(
         _add_data_digest(options, parameters["download"], console)
         template = scratch / "neumf.yaml"
         compile_pipeline(placement, parameters, template)
-        return template, {}
+        return template, Definition(load_template(template), {})
     return options.template, _prepare_template(options, options.template, preset, overrides, console)
 
 
 def _prepare_template(
     options: SubmitOptions, template: Path, preset: str, overrides: list[str], console: Console
-) -> Mapping[str, Any]:
-    """Checks a compiled pipeline and returns the parameters that differ from its defaults."""
+) -> Definition:
+    """Checks a compiled pipeline and returns what it holds with the parameters that differ from its defaults."""
     spec = open_template(template, preset)
     check_target(template, spec, options.backend)
     parameters, values = parameters_of(spec, overrides)
@@ -140,7 +140,7 @@ def _prepare_template(
         values["download_data_digest"] = parameters["download"]["data_digest"]
     for mistake in value_mistakes(template, spec, values):
         raise InputError(mistake)
-    return values
+    return Definition(spec, values)
 
 
 def _check_plan(plan: Plan, console: Console) -> None:
@@ -180,8 +180,7 @@ def _say(console: Console, text: str) -> None:
     console.print(escape(text), soft_wrap=True, highlight=False)
 
 
-def _submit_template(options: SubmitOptions, template: Path, values: Mapping[str, Any], console: Console) -> None:
-    now = Definition(load_template(template), values)
+def _submit_template(options: SubmitOptions, template: Path, now: Definition, console: Console) -> None:
     if options.caching and not options.dry_run:
         _check_pinned(now)
     backend = None if options.offline else _backend(options)
@@ -191,16 +190,16 @@ def _submit_template(options: SubmitOptions, template: Path, values: Mapping[str
         _finish_dry_run(options, now, console)
         return
     if options.schedule:
-        _schedule(options, Submission(template, values, title_of(options, now)), now, backend, console)
+        _schedule(options, Submission(template, now.values, title_of(options, now)), now, backend, console)
         return
-    _announce(options, backend, backend.submit(Submission(template, values, _job_id(options))), console)
+    _announce(options, backend, backend.submit(Submission(template, now.values, _job_id(options))), console)
 
 
 def _schedule(
     options: SubmitOptions, submission: Submission, now: Definition, backend: Backend, console: Console
 ) -> None:
     """Makes a schedule, unless the same one is there, as after an answer that was lost."""
-    found = existing_schedule(options, now, backend)
+    found = existing_schedule(options, submission.job_id, now, backend)
     made = found or backend.schedule(submission, str(options.schedule))
     there = ", which exists with the same pipeline and parameters: nothing was made" if found else ""
     _say(console, f"schedule {made.name} ({made.state}): {made.cron}{there}")
