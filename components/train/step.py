@@ -63,6 +63,7 @@ class StepMath:
         window_rows: Rows of a full window.
         num_replicas: How many share a global batch.
         groups_per_replica: Groups (of a positive and its negatives, or of one ready example) of one replica's step.
+        num_parts: In how many parts the model computes them: see `neumf_logits`.
         steps_per_call: Steps whose batches are drawn at once.
         decay: The steps of the whole run between which the learning rate falls from its full height to 0, or None.
     """
@@ -73,6 +74,7 @@ class StepMath:
     window_rows: int
     num_replicas: int
     groups_per_replica: int
+    num_parts: int
     steps_per_call: int
     decay: tuple[int, int] | None
 
@@ -118,7 +120,9 @@ class StepMath:
         group_weights = batch.is_valid if batch.weights is None else batch.is_valid * batch.weights
         with tf.GradientTape() as tape:
             tape.watch(weights)
-            logits = neumf_logits(self.architecture, weights, batch.users, batch.items, self.config.precision)
+            logits = neumf_logits(
+                self.architecture, weights, batch.users, batch.items, self.config.precision, self.num_parts
+            )
             losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
             summed_loss = tf.reduce_sum(losses * group_weights[:, None])
             # Scaled once, by the examples of a full global batch: replicas add their shares up, and an example counts

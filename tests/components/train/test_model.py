@@ -38,7 +38,8 @@ def random_weights(architecture: Architecture) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("num_items_of_a_group", [2, 9], ids=["fewer pairs than items", "more pairs than items"])
-def test_scores_are_the_published_formula(name: str, num_items_of_a_group: int) -> None:
+@pytest.mark.parametrize("num_parts", [1, 4])
+def test_scores_are_the_published_formula(name: str, num_items_of_a_group: int, num_parts: int) -> None:
     architecture = SHAPES[name]
     weights = random_weights(architecture)
     rng = np.random.default_rng(1)
@@ -46,7 +47,8 @@ def test_scores_are_the_published_formula(name: str, num_items_of_a_group: int) 
     expected = [
         [published_score(architecture, weights, u, i) for i in row] for u, row in zip(users, items, strict=True)
     ]
-    actual = neumf_logits(architecture, list(weights.values()), tf.constant(users), tf.constant(items))
+    weights_in_order = list(weights.values())
+    actual = neumf_logits(architecture, weights_in_order, tf.constant(users), tf.constant(items), num_parts=num_parts)
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
