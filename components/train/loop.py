@@ -22,8 +22,9 @@ from components.train.step import Batches, StepMath, Totals
 
 # Examples that are drawn at once: enough to keep all cores busy, little beside the data.
 _EXAMPLES_PER_CALL = 1 << 21
-# XLA gives a product as small as those of the upper layers to one thread of a processor. Measured on two cores: two
-# parts are the best up to 16,384 examples, four at 32,768; in the `mlperf` shape it makes no difference.
+# On a CPU, XLA runs products as small as the upper layers' on one thread: parts of a batch keep other cores busy. On
+# two cores, two parts were the best up to 16,384 examples and four at 32,768. Not a number that depends on the cores:
+# sums must come in the same order on any machine.
 _EXAMPLES_PER_PART = 8192
 _MOST_PARTS = 4
 
@@ -412,7 +413,7 @@ def _nothing() -> Totals:
 
 
 def _num_parts(num_examples: int, strategy: tf.distribute.Strategy) -> int:
-    """Returns in how many parts a replica's step passes the upper layers: one, except where processors compute it."""
+    """Returns in how many parts a replica's step passes the upper layers: one, except on CPUs."""
     if isinstance(strategy, tf.distribute.TPUStrategy) or tf.config.list_logical_devices("GPU"):
         return 1
     return min(_MOST_PARTS, num_examples, max(2, round(num_examples / _EXAMPLES_PER_PART)))

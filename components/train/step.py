@@ -63,7 +63,7 @@ class StepMath:
         window_rows: Rows of a full window.
         num_replicas: How many share a global batch.
         groups_per_replica: Groups (of a positive and its negatives, or of one ready example) of one replica's step.
-        num_parts: In how many parts the model computes them: see `neumf_logits`.
+        num_parts: In how many parts they pass the upper layers: see `neumf_logits`.
         steps_per_call: Steps whose batches are drawn at once.
         decay: The steps of the whole run between which the learning rate falls from its full height to 0, or None.
     """

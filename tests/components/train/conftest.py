@@ -30,7 +30,7 @@ def make_config() -> Callable[..., TrainConfig]:
         parameters: dict[str, Any] = {
             "strategy": "one_device",
             "num_factors": 4,
-            "mlp_layers": (8, 4),
+            "mlp_layers": (8, 6, 4),
             "num_train_negatives": 3,
             "recency_decay": 0.0,
             "recency_floor": 0.0,
@@ -45,7 +45,7 @@ def make_config() -> Callable[..., TrainConfig]:
             "epsilon": 1e-8,
             "mf_regularization": 0.0,
             "row_regularization": 0.0,
-            "mlp_regularization": (0.0, 0.0),
+            "mlp_regularization": (0.0, 0.0, 0.0),
             "pretraining_epochs": 0,
             "pretraining_learning_rate": 0.01,
             "num_epochs": 3,

@@ -112,7 +112,7 @@ def call_arguments(loop: TrainingLoop, data: TrainingData) -> tuple[Any, ...]:
         {},
         {"optimizer": "sgd"},
         {"precision": "bfloat16"},
-        {"mf_regularization": 0.1, "mlp_regularization": (0.0, 0.1)},
+        {"mf_regularization": 0.1, "mlp_regularization": (0.0, 0.1, 0.1)},
         {"global_batch_size": 1000},
     ],
     ids=["adam", "sgd", "bfloat16", "regularized", "one large batch"],

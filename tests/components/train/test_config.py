@@ -16,9 +16,12 @@ Make = Callable[..., TrainConfig]
         ({"mlp_layers": (), "mlp_regularization": (), "pretraining_epochs": 1}, ["train.pretraining_epochs", "1", "0"]),
         ({"learning_rate_decay_start": 1.5}, ["train.learning_rate_decay_start", "1.5", "[0, 1]"]),
         ({"recency_decay": -1.0}, ["train.recency_decay", "-1.0"]),
-        ({"mlp_layers": ()}, ["train.mlp_regularization is [0.0, 0.0]", "train.mlp_layers is []", "set both to []"]),
-        ({"mlp_regularization": (0.0,)}, ["train.mlp_regularization", "2 numbers"]),
-        ({"mlp_regularization": (0.1, 0.0)}, ["train.mlp_regularization", "first"]),
+        (
+            {"mlp_layers": ()},
+            ["train.mlp_regularization is [0.0, 0.0, 0.0]", "train.mlp_layers is []", "set both to []"],
+        ),
+        ({"mlp_regularization": (0.0,)}, ["train.mlp_regularization", "3 numbers"]),
+        ({"mlp_regularization": (0.1, 0.0, 0.0)}, ["train.mlp_regularization", "first"]),
         ({"mf_regularization": -1.0}, ["train.mf_regularization", "-1.0"]),
         ({"strategy": "tpv"}, ["train.strategy", "tpv", "one_device", "mirrored"]),
         ({"model_selection": "best"}, ["train.model_selection", "validation", "test"]),
@@ -30,7 +33,7 @@ Make = Callable[..., TrainConfig]
         ({"seed": -1}, ["train.seed", "-1"]),
         ({"global_batch_size": 10**14}, ["train.global_batch_size", "100000000000000", "at most"]),
         ({"num_epochs": 10**20}, ["train.num_epochs", "at most"]),
-        ({"mlp_regularization": (0.0, float("nan"))}, ["train.mlp_regularization[1]", "nan"]),
+        ({"mlp_regularization": (0.0, float("nan"), 0.0)}, ["train.mlp_regularization[1]", "nan"]),
     ],
 )
 def test_a_wrong_parameter_is_named_with_its_value(

@@ -118,13 +118,20 @@ def test_regularization_is_factor_times_sum_of_squares(make_config: MakeConfig, 
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("global_batch_size", "num_parts"), [(80, 2), (20_000, 2), (32_768, 4), (99_000, 4)])
+def test_a_processor_computes_a_step_in_parts(
+    make_config: MakeConfig, make_loop: MakeLoop, global_batch_size: int, num_parts: int
+) -> None:
+    assert make_loop(make_config(global_batch_size=global_batch_size)).math.num_parts == num_parts
+
+
 def test_the_gradient_is_that_of_finite_differences(
     make_config: MakeConfig, make_loop: MakeLoop, data: TrainingData
 ) -> None:
     # One step of plain descent with learning rate 1 moves the weights by their gradient, L2 terms included.
     config = make_config(
         mf_regularization=0.01,
-        mlp_regularization=(0.0, 0.02),
+        mlp_regularization=(0.0, 0.02, 0.03),
         global_batch_size=400,
         optimizer="sgd",
         learning_rate=1.0,
@@ -148,7 +155,7 @@ def test_the_gradient_is_that_of_finite_differences(
         assert slope == pytest.approx(differences, rel=0.03, abs=2e-4), index
 
 
-@pytest.mark.parametrize("mlp_layers", [(), (8, 4)], ids=["matrix factorization", "neumf"])
+@pytest.mark.parametrize("mlp_layers", [(), (8, 6, 4)], ids=["matrix factorization", "neumf"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_the_penalty_of_looked_up_rows_is_in_loss_and_gradient(
     make_config: MakeConfig, make_loop: MakeLoop, data: TrainingData, mlp_layers: tuple[int, ...], optimizer: str
@@ -289,6 +296,6 @@ def test_scoring_goes_through_the_model(make_config: MakeConfig, make_loop: Make
     tables, dense = loop.weights()[:4], loop.weights()[4:]
     gmf = tables[0][users][:, None] * tables[1][items]
     pairs = np.concatenate(np.broadcast_arrays(tables[2][users][:, None], tables[3][items]), axis=-1)
-    hidden = np.maximum(pairs @ dense[0] + dense[1], 0)
-    expected = (np.concatenate([gmf, hidden], axis=-1) @ dense[2])[..., 0] + dense[3]
+    hidden = np.maximum(np.maximum(pairs @ dense[0] + dense[1], 0) @ dense[2] + dense[3], 0)
+    expected = (np.concatenate([gmf, hidden], axis=-1) @ dense[4])[..., 0] + dense[5]
     np.testing.assert_allclose(loop.scorer()(users, items), expected, rtol=1e-4, atol=1e-7)

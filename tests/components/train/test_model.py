@@ -52,6 +52,26 @@ def test_scores_are_the_published_formula(name: str, num_items_of_a_group: int, 
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_parts_have_the_gradients_of_the_whole(name: str, precision: str) -> None:
+    architecture = SHAPES[name]
+    weights = [tf.constant(weight) for weight in random_weights(architecture).values()]
+    users, items = tf.constant([3, 0, 3]), tf.constant(np.random.default_rng(1).integers(0, 7, (3, 9)))
+
+    @tf.function(jit_compile=True)
+    def gradients(num_parts: int) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            logits = neumf_logits(architecture, weights, users, items, precision, num_parts)
+            loss = tf.reduce_sum(tf.math.softplus(logits))
+        return [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, weights)]
+
+    for whole, in_parts in zip(gradients(1), gradients(4), strict=True):
+        np.testing.assert_allclose(in_parts, whole, rtol=1e-4, atol=1e-5)
+        assert np.abs(whole).max() > 0
+
+
 def test_bfloat16_rounds_the_products_inputs_only() -> None:
     architecture = SHAPES["neumf"]
     weights = list(random_weights(architecture).values())

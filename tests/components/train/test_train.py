@@ -53,17 +53,21 @@ def hit_rate_of_saved_model(model: Path, examples: Path, protocol: str) -> float
 def test_the_exported_model_is_the_best_epoch(
     make_config: Make, examples: Path, tmp_path: Path, selection: str
 ) -> None:
-    # So high a learning rate that later epochs are worse than the best.
-    config = make_config(num_epochs=9, learning_rate=0.2, model_selection=selection)
-    train(config, examples, tmp_path / "model", None)
-    training = json.loads((tmp_path / "model/training.json").read_text())
-    hit_rates = [entry["hr@10"] for entry in training["history"]]
-    figures = [(entry["hr@10"], entry["ndcg@10"]) for entry in training["history"]]
-    assert training["best_epoch"] == 1 + figures.index(max(figures))
+    # So high a learning rate that later epochs are mostly worse than the best; else another seed.
+    for seed in range(4):
+        model = tmp_path / f"model-{seed}"
+        train(make_config(num_epochs=9, learning_rate=0.2, model_selection=selection, seed=seed), examples, model, None)
+        training = json.loads((model / "training.json").read_text())
+        figures = [(entry["hr@10"], entry["ndcg@10"]) for entry in training["history"]]
+        assert training["best_epoch"] == 1 + figures.index(max(figures))
+        best, last = max(figures)[0], figures[-1][0]
+        if last < best - 0.006:
+            break
+    else:
+        pytest.fail("the last epoch is always the best: this test shows nothing")
     protocol = "validation" if selection == "validation" else "loo-99"
     assert training["selection_protocol"] == protocol
-    assert hit_rate_of_saved_model(tmp_path / "model", examples, protocol) == pytest.approx(max(hit_rates), abs=0.006)
-    assert hit_rates[-1] < max(hit_rates) - 0.006, "the last epoch is the best: this test shows nothing"
+    assert hit_rate_of_saved_model(model, examples, protocol) == pytest.approx(best, abs=0.006)
 
 
 @pytest.mark.slow
@@ -208,12 +212,12 @@ def test_pretrained_towers_are_where_the_fused_model_starts(make_config: Make, e
         newest = max((tmp_path / "checkpoints" / phase).glob("checkpoint-*.npz"))
         archive = np.load(newest)
         arrays = [archive[name] for name in sorted(archive.files) if name.startswith("array")]
-        num_weights = 4 if phase == "gmf" else 6
+        num_weights = 4 if phase == "gmf" else 8
         towers[phase] = arrays[-num_weights:]
     gmf, mlp = towers["gmf"], towers["mlp"]
     gmf_logits = (gmf[0][users] * gmf[1][items]) @ gmf[2][:, 0] + gmf[3]
     hidden = np.maximum(np.concatenate([mlp[0][users], mlp[1][items]], axis=1) @ mlp[2] + mlp[3], 0)
-    mlp_logits = hidden @ mlp[4][:, 0] + mlp[5]
+    mlp_logits = np.maximum(hidden @ mlp[4] + mlp[5], 0) @ mlp[6][:, 0] + mlp[7]
     loaded = tf.saved_model.load(str(tmp_path / "model/saved_model"))
     actual = loaded.score_candidates(tf.constant(users, tf.int32), tf.constant(items[:, None], tf.int32))[:, 0]
     np.testing.assert_allclose(actual, (gmf_logits + mlp_logits) / 2, rtol=1e-4, atol=1e-5)
