@@ -416,7 +416,7 @@ def _num_parts(num_examples: int, strategy: tf.distribute.Strategy) -> int:
     """Returns in how many parts a replica's step passes the upper layers: one, except on CPUs."""
     if isinstance(strategy, tf.distribute.TPUStrategy) or tf.config.list_logical_devices("GPU"):
         return 1
-    return min(_MOST_PARTS, num_examples, max(2, round(num_examples / _EXAMPLES_PER_PART)))
+    return min(_MOST_PARTS, max(2, round(num_examples / _EXAMPLES_PER_PART)))
 
 
 def _on_device(seen: SeenItems) -> SeenItems:

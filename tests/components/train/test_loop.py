@@ -125,6 +125,13 @@ def test_a_processor_computes_a_step_in_parts(
     assert make_loop(make_config(global_batch_size=global_batch_size)).math.num_parts == num_parts
 
 
+def test_a_gpu_computes_a_step_in_one_piece(
+    make_config: MakeConfig, make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [f"/device:{kind}:0"])
+    assert make_loop(make_config()).math.num_parts == 1
+
+
 def test_the_gradient_is_that_of_finite_differences(
     make_config: MakeConfig, make_loop: MakeLoop, data: TrainingData
 ) -> None:

@@ -53,11 +53,15 @@ def test_scores_are_the_published_formula(name: str, num_items_of_a_group: int, 
 
 
 @pytest.mark.parametrize("name", SHAPES)
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_parts_have_the_gradients_of_the_whole(name: str, precision: str) -> None:
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize("num_items_of_a_group", [1, 9], ids=["a part is empty", "no part is empty"])
+def test_parts_have_the_gradients_of_the_whole(
+    name: str, num_items_of_a_group: int, precision: str, tolerance: float
+) -> None:
     architecture = SHAPES[name]
     weights = [tf.constant(weight) for weight in random_weights(architecture).values()]
-    users, items = tf.constant([3, 0, 3]), tf.constant(np.random.default_rng(1).integers(0, 7, (3, 9)))
+    users = tf.constant([3, 0, 3])
+    items = tf.constant(np.random.default_rng(1).integers(0, 7, (3, num_items_of_a_group)))
 
     @tf.function(jit_compile=True)
     def gradients(num_parts: int) -> list[tf.Tensor]:
@@ -68,7 +72,8 @@ def test_parts_have_the_gradients_of_the_whole(name: str, precision: str) -> Non
         return [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, weights)]
 
     for whole, in_parts in zip(gradients(1), gradients(4), strict=True):
-        np.testing.assert_allclose(in_parts, whole, rtol=1e-4, atol=1e-5)
+        # Where bfloat16 rounds hangs on the last bit of a sum in float32.
+        np.testing.assert_allclose(in_parts, whole, atol=tolerance * np.abs(whole).max())
         assert np.abs(whole).max() > 0
 
 
