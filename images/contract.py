@@ -18,6 +18,8 @@ from typing import Any
 import docker
 import yaml
 
+from images.engine import ended_container
+
 Spec = Mapping[str, Any]
 _LINES_SHOWN = 30
 # It writes to a registry of Google Cloud. Its image's own tests, against a server of that protocol, stand in for it.
@@ -119,15 +121,12 @@ class Contract:
     def _run_container(self, name: str, image: str, command: list[str]) -> None:
         """Runs a step as little trusted as it can be: not root, a read-only file system, no capabilities."""
         place = str(self._folder)
-        container = self._engine.containers.run(
-            image, command, detach=True, user=f"{os.getuid()}:{os.getgid()}", network_mode="host", read_only=True,
+        with ended_container(
+            self._engine, image, command, user=f"{os.getuid()}:{os.getgid()}", network_mode="host", read_only=True,
             tmpfs={"/tmp": ""}, cap_drop=["ALL"], volumes={place: {"bind": place, "mode": "rw"}},
-        )  # fmt: skip
-        try:
+        ) as container:  # fmt: skip
             status = container.wait()["StatusCode"]
             lines = container.logs().decode(errors="replace").splitlines()
-        finally:
-            container.remove(force=True)
         if status != 0:
             shown = "\n".join(lines[-_LINES_SHOWN:])
             raise ContractError(f"{name} ended with status {status} in {image}:\n{shown}")

@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any
 
+from images.engine import output_of
 from images.table import read_images
 
 _RUNS = 5
@@ -32,7 +33,7 @@ def added_layers(engine: Any, name: str) -> list[dict[str, Any]]:
 def cold_start_s(engine: Any, name: str, module: str) -> float:
     """Returns the seconds of one container that imports a module and ends."""
     started = time.perf_counter()
-    engine.containers.run(name, ["python3", "-c", _START.format(module=module)], remove=True)
+    output_of(engine, name, ["python3", "-c", _START.format(module=module)])
     return time.perf_counter() - started
 
 

@@ -4,9 +4,9 @@ Each FOLDER/<image>.json lists the Python packages as cyclonedx-py finds them in
 packages of its base as dpkg has them.
 """
 
-import base64
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -14,51 +14,52 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# What the packages of an image say of themselves, and what dpkg has.
-_PYTHON_PACKAGES = """
-import io, pathlib, sysconfig, tarfile
-root, stream = pathlib.Path(sysconfig.get_paths()["purelib"]), io.BytesIO()
-with tarfile.open(fileobj=stream, mode="w") as archive:
-    for path in sorted(root.glob("*.dist-info/METADATA")):
-        archive.add(path, arcname=path.relative_to(root))
-result = stream.getvalue()
-"""
-_DEBIAN_PACKAGES = r"""
-import subprocess
+from images.engine import ended_container
+
+# Writes below /tmp/bill, in a container: what each Python package says of itself, and the packages that dpkg has.
+_LIST = r"""
+import pathlib, shutil, subprocess, sysconfig
+installed, bill = pathlib.Path(sysconfig.get_paths()["purelib"]), pathlib.Path("/tmp/bill")
+for path in installed.glob("*.dist-info/METADATA"):
+    (bill / "python" / path.parent.name).mkdir(parents=True)
+    shutil.copyfile(path, bill / "python" / path.relative_to(installed))
 shown = r"${Package}\t${Version}\t${Architecture}\n"
-result = subprocess.run(["dpkg-query", "--show", "--showformat", shown], check=True, stdout=subprocess.PIPE).stdout
+with open(bill / "debian.tsv", "wb") as listed:
+    subprocess.run(["dpkg-query", "--show", "--showformat", shown], check=True, stdout=listed)
 """
 
 
 def bill_of_materials(engine: Any, name: str) -> dict[str, Any]:
     """Returns the bill of one image."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = _copy_environment(engine, name, Path(folder))
+        root = Path(folder)
+        _list_packages(engine, name, root)
+        environment = _environment_of(root / "bill/python", root / "environment")
         command = [str(Path(sys.executable).parent / "cyclonedx-py"), "environment", "--output-reproducible"]
         text = subprocess.run([*command, str(environment)], check=True, stdout=subprocess.PIPE, text=True).stdout
+        listed = (root / "bill/debian.tsv").read_text(encoding="utf-8")
     bill: dict[str, Any] = json.loads(text)
     bill["metadata"]["component"] = {"type": "container", "name": name, "version": engine.images.get(name).id}
-    listed = _result_of(engine, name, _DEBIAN_PACKAGES).decode()
     bill["components"] += [_debian_component(*line.split("\t")) for line in listed.splitlines()]
     return bill
 
 
-def _copy_environment(engine: Any, name: str, folder: Path) -> Path:
-    """Copies what the packages say of themselves out of an image; returns an interpreter that has just those."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "environment"], check=True)
-    (packages,) = (folder / "environment").glob("lib/python3.*/site-packages")
-    with tarfile.open(fileobj=io.BytesIO(_result_of(engine, name, _PYTHON_PACKAGES))) as files:
-        files.extractall(packages, filter="data")
-    return folder / "environment/bin/python"
+def _list_packages(engine: Any, name: str, folder: Path) -> None:
+    """Lists an image's packages in a container; copies the lists to `folder`/bill."""
+    with ended_container(engine, name, ["python3", "-c", _LIST]) as container:
+        if container.wait()["StatusCode"] != 0:
+            raise RuntimeError(f"{name} could not list its packages:\n{container.logs().decode(errors='replace')}")
+        chunks, _ = container.get_archive("/tmp/bill")
+        with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as files:
+            files.extractall(folder, filter="data")
 
 
-def _result_of(engine: Any, name: str, script: str) -> bytes:
-    """Runs Python in an image; returns what the script leaves in `result`.
-
-    As base64: engines keep what a container writes as lines, and may break one where a write ended.
-    """
-    script += "\nimport base64, sys\nsys.stdout.write(base64.encodebytes(result).decode())\n"
-    return base64.decodebytes(engine.containers.run(name, ["python3", "-c", script], remove=True))
+def _environment_of(packages: Path, folder: Path) -> Path:
+    """Makes an environment that has just these packages' metadata; returns its interpreter."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (installed,) = folder.glob("lib/python3.*/site-packages")
+    shutil.copytree(packages, installed, dirs_exist_ok=True)
+    return folder / "bin/python"
 
 
 def _debian_component(name: str, version: str, architecture: str) -> dict[str, str]:

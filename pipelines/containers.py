@@ -8,6 +8,7 @@ place of kfp's: it waits, reads to the end, and removes the container itself.
 import codecs
 import contextlib
 import hashlib
+import itertools
 import os
 import urllib.parse
 import urllib.request
@@ -142,7 +143,7 @@ class Containers:
         container = client.containers.run(image=image, command=command, volumes=volumes, detach=True, **options)
         self._running.add(container.id)
         try:
-            for line in _lines(container.logs(stream=True, follow=True)):
+            for line in _log_of(container):
                 print(line)  # noqa: T201 (kfp indents what is printed while a step runs)
             return int(container.wait()["StatusCode"])
         finally:
@@ -170,6 +171,21 @@ def honest_containers() -> Iterator[Containers]:
         yield containers
     finally:
         docker_task_handler.run_docker_container = original
+
+
+def _log_of(container: Any) -> Iterator[str]:
+    """Follows a container's log to its end, line by line.
+
+    An engine that follows may stop before the last lines, which say why a step failed (Podman does, on a busy machine).
+    The whole log is read again at the end, and what follows the lines that it has in common with those seen is given.
+    """
+    seen = []
+    for line in _lines(container.logs(stream=True, follow=True)):
+        seen.append(line)
+        yield line
+    container.wait()
+    given = iter(seen)
+    yield from itertools.dropwhile(lambda line: line == next(given, None), _lines([container.logs()]))
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[str]:

@@ -9,6 +9,7 @@ import docker
 import pytest
 
 from components.images import image_uri
+from images.engine import output_of
 from images.table import ROOT, Image, read_images
 
 IN_CI = [image for image in read_images().values() if image.in_ci]
@@ -46,7 +47,7 @@ def built(engine: Any) -> dict[str, Image]:
     for image in IN_CI:
         name = image_uri(image.name)
         try:
-            actual = engine.containers.run(name, ["python3", "-c", _LIST_CODE], remove=True).decode().strip()
+            actual = output_of(engine, name, ["python3", "-c", _LIST_CODE]).strip()
         except docker.errors.ImageNotFound:
             leave_out(f"the image {name} is not built: run `make images`")
         if actual != expected:

@@ -12,6 +12,7 @@ import docker
 import pytest
 
 from components.images import image_uri
+from images.engine import output_of
 from images.leaks import leaks_in
 from images.measure import added_layers
 from images.table import ROOT, Image
@@ -101,7 +102,7 @@ def test_only_the_sources_enter_a_build(engine: Any, image_of: Any, tmp_path: Pa
         (tmp_path / name).write_text("x")
     (tmp_path / ".dockerignore").write_bytes((ROOT / ".dockerignore").read_bytes())
     image = image_of(tmp_path, "COPY . /context")
-    listed = engine.containers.run(image, ["find", "/context", "-type", "f"], remove=True).decode().split()
+    listed = output_of(engine, image, ["find", "/context", "-type", "f"]).split()
     assert sorted(listed) == [
         "/context/LICENSE", "/context/README.md", "/context/components/download/download.py",
         "/context/images/slim.py", "/context/pipelines/cli.py", "/context/pyproject.toml", "/context/tests/conftest.py",

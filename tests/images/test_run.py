@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.images import image_uri
+from images.engine import output_of
 from pipelines.compile import compile_pipeline
 from pipelines.parameters import resolve_parameters
 from pipelines.placement import Placement
@@ -152,11 +153,11 @@ class Silent:
 
 @pytest.mark.parametrize("name", ["download", "generate", "train"])
 def test_a_container_starts_as_nobody_in_particular_on_a_read_only_file_system(engine: Any, name: str) -> None:
-    shown = engine.containers.run(
-        image_uri(name), ["sh", "-c", "id -u && touch /tmp/a && ! touch /opt/neumf/a 2>/dev/null && pwd"], remove=True,
+    shown = output_of(
+        engine, image_uri(name), ["sh", "-c", "id -u && touch /tmp/a && ! touch /opt/neumf/a 2>/dev/null && pwd"],
         read_only=True, tmpfs={"/tmp": ""}, cap_drop=["ALL"],
     )  # fmt: skip
-    assert shown.decode().split() == ["10001", "/tmp"]
+    assert shown.split() == ["10001", "/tmp"]
 
 
 def containers_of(engine: Any, folder: Path) -> list[Any]:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from components.images import image_uri
+from images.engine import output_of
 from images.table import ROOT
 
 EMULATOR = ROOT / ".tools/bin/fake-gcs-server"
@@ -20,11 +21,11 @@ def test_the_tests_of_buckets_pass_in_the_image(engine: Any) -> None:
     if not EMULATOR.exists():
         pytest.skip("the Cloud Storage emulator is not built: `make emulator` builds it (and `make test` does)")
     image = image_uri("generate") + "-test"
-    said = engine.containers.run(
-        image, ["python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", WITHOUT_COMMAND_LINE, FILE],
-        remove=True, network_mode="host",
-        environment={"PYTHONPATH": "/opt/tests:/checkout"}, stderr=True,
+    said = output_of(
+        engine, image, ["python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", WITHOUT_COMMAND_LINE, FILE],
+        network_mode="host",
+        environment={"PYTHONPATH": "/opt/tests:/checkout"},
         volumes={str(EMULATOR): {"bind": f"/checkout/.tools/bin/{EMULATOR.name}", "mode": "ro"}},
-    ).decode()  # fmt: skip
+    )  # fmt: skip
     assert " passed" in said
     assert "emulator is not built" not in said

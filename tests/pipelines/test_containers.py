@@ -15,7 +15,7 @@ import pytest
 
 from components.ncf.errors import InputError
 from images.table import ROOT
-from pipelines.containers import code_digest, connect, require_images
+from pipelines.containers import Containers, code_digest, connect, require_images
 
 LABELS: dict[str, dict[str, str] | None] = {}
 OTHER_CODE = "0" * 64
@@ -120,3 +120,46 @@ def test_an_image_is_built_after_its_tests_or_without_them(tmp_path: Path) -> No
     tested, untested = (asked_by_build(tmp_path / tests, TESTS=tests) for tests in ("true", "false"))
     assert [" --target test " in command for command in tested] == [True, False]
     assert untested == tested[1:]
+
+
+class Followed:
+    """A container whose followed log ends before its last lines, in the middle of one."""
+
+    id = "1"
+    whole = b"one\ntwo\n\xc3\xa9t\xc3\xa9\nValueError: the cause\n"
+    removed = False
+
+    def __init__(self, followed: int) -> None:
+        self._followed = followed
+
+    def logs(self, follow: bool = False, **_: bool) -> Any:
+        if not follow:
+            return self.whole
+        return (self.whole[n : n + 3] for n in range(0, self._followed, 3))
+
+    def wait(self) -> dict[str, int]:
+        return {"StatusCode": 7}
+
+    def remove(self, force: bool) -> None:
+        self.removed = force
+
+
+class Runner:
+    def __init__(self, container: Followed) -> None:
+        self.containers = self
+        self._container = container
+
+    def run(self, **_: Any) -> Followed:
+        return self._container
+
+
+@pytest.mark.parametrize("followed", [0, 6, 9, len(Followed.whole)])
+def test_a_step_s_last_lines_are_printed_though_the_engine_left_them_out(
+    capsys: pytest.CaptureFixture[str], followed: int
+) -> None:
+    container = Followed(followed)
+    assert Containers().run(Runner(container), "image", ["step"], {}) == 7
+    printed = capsys.readouterr().out.splitlines()
+    cut = Followed.whole[: -(-followed // 3) * 3].decode(errors="replace").split("\n")[-1]
+    assert [line for line in printed if line != cut] == ["one", "two", "été", "ValueError: the cause"]
+    assert container.removed
