@@ -152,8 +152,8 @@ PRESETS: Mapping[str, Preset] = {
                 "train": {
                     "num_epochs": 2,
                     "global_batch_size": 500,
-                    "mlp_layers": [16, 8],
-                    "mlp_regularization": [0.0, 0.0],
+                    "mlp_layers": [16, 8, 4],
+                    "mlp_regularization": [0.0, 0.0, 0.0],
                 },
                 "evaluate": {"num_bootstrap_samples": 200},
                 "baseline": {"num_factors": [8], "regularization": [10.0], "alpha": [2.0], "num_iterations": 5},
