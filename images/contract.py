@@ -124,8 +124,7 @@ class Contract:
         with ended_container(
             self._engine, image, command, user=f"{os.getuid()}:{os.getgid()}", network_mode="host", read_only=True,
             tmpfs={"/tmp": ""}, cap_drop=["ALL"], volumes={place: {"bind": place, "mode": "rw"}},
-        ) as container:  # fmt: skip
-            status = container.wait()["StatusCode"]
+        ) as (container, status):  # fmt: skip
             lines = container.logs().decode(errors="replace").splitlines()
         if status != 0:
             shown = "\n".join(lines[-_LINES_SHOWN:])

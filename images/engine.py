@@ -8,15 +8,16 @@ import docker
 
 
 @contextlib.contextmanager
-def ended_container(engine: Any, image: str, command: list[str], **options: Any) -> Iterator[Any]:
-    """Runs a container to its end, yields it, and removes it afterwards.
+def ended_container(engine: Any, image: str, command: list[str], **options: Any) -> Iterator[tuple[Any, int]]:
+    """Runs a container to its end; yields it and its exit status; removes it afterwards.
 
-    Its log is whole by then; of one that is followed, as docker's `run` does, Podman may leave out the last lines.
+    What it wrote is to be read then: docker-py's own `run` follows the log instead, and Podman, on a busy machine, may
+    stop following before the last lines.
     """
-    container = engine.containers.run(image, command, detach=True, **options)
+    container = engine.containers.create(image, command, **options)
     try:
-        container.wait()
-        yield container
+        container.start()
+        yield container, container.wait()["StatusCode"]
     finally:
         container.remove(force=True)
 
@@ -27,9 +28,11 @@ def output_of(engine: Any, image: str, command: list[str], **options: Any) -> st
     Raises:
         docker.errors.ContainerError: It ends with another status than 0; with all that it wrote.
     """
-    with ended_container(engine, image, command, **options) as container:
-        status = container.wait()["StatusCode"]
+    with ended_container(engine, image, command, **options) as (container, status):
         if status != 0:
-            raise docker.errors.ContainerError(container, status, command, image, container.logs())
-        written: bytes = container.logs(stderr=False)
-        return written.decode(errors="replace")
+            raise docker.errors.ContainerError(container, status, command, image, _text(container.logs()))
+        return _text(container.logs(stderr=False))
+
+
+def _text(written: bytes) -> str:
+    return written.decode(errors="replace")

@@ -20,8 +20,9 @@ from images.engine import ended_container
 _LIST = r"""
 import pathlib, shutil, subprocess, sysconfig
 installed, bill = pathlib.Path(sysconfig.get_paths()["purelib"]), pathlib.Path("/tmp/bill")
+(bill / "python").mkdir(parents=True)
 for path in installed.glob("*.dist-info/METADATA"):
-    (bill / "python" / path.parent.name).mkdir(parents=True)
+    (bill / "python" / path.parent.name).mkdir()
     shutil.copyfile(path, bill / "python" / path.relative_to(installed))
 shown = r"${Package}\t${Version}\t${Architecture}\n"
 with open(bill / "debian.tsv", "wb") as listed:
@@ -46,8 +47,8 @@ def bill_of_materials(engine: Any, name: str) -> dict[str, Any]:
 
 def _list_packages(engine: Any, name: str, folder: Path) -> None:
     """Lists an image's packages in a container; copies the lists to `folder`/bill."""
-    with ended_container(engine, name, ["python3", "-c", _LIST]) as container:
-        if container.wait()["StatusCode"] != 0:
+    with ended_container(engine, name, ["python3", "-c", _LIST]) as (container, status):
+        if status != 0:
             raise RuntimeError(f"{name} could not list its packages:\n{container.logs().decode(errors='replace')}")
         chunks, _ = container.get_archive("/tmp/bill")
         with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as files:

@@ -177,15 +177,22 @@ def _log_of(container: Any) -> Iterator[str]:
     """Follows a container's log to its end, line by line.
 
     An engine that follows may stop before the last lines, which say why a step failed (Podman does, on a busy machine).
-    The whole log is read again at the end, and what follows the lines that it has in common with those seen is given.
+    So the log is read again at the end, and all is given from the first line on that differs from those seen: a line
+    that was cut comes again, whole, and so does what is left of a log that the engine shortened.
     """
+    import docker
+
     seen = []
     for line in _lines(container.logs(stream=True, follow=True)):
         seen.append(line)
         yield line
     container.wait()
+    whole = b""
+    # The step has ended well or not by now; what an engine says of its log must not change that.
+    with contextlib.suppress(docker.errors.DockerException, OSError):
+        whole = container.logs()
     given = iter(seen)
-    yield from itertools.dropwhile(lambda line: line == next(given, None), _lines([container.logs()]))
+    yield from itertools.dropwhile(lambda line: line == next(given, None), _lines([whole]))
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import docker
 import pytest
+import requests
 
 from components.ncf.errors import InputError
 from images.table import ROOT
@@ -123,21 +124,24 @@ def test_an_image_is_built_after_its_tests_or_without_them(tmp_path: Path) -> No
 
 
 class Followed:
-    """A container whose followed log ends before its last lines, in the middle of one."""
+    """A container whose followed log ends early; the whole one is there once it was waited for."""
 
     id = "1"
-    whole = b"one\ntwo\n\xc3\xa9t\xc3\xa9\nValueError: the cause\n"
-    removed = False
 
-    def __init__(self, followed: int) -> None:
-        self._followed = followed
+    def __init__(self, whole: bytes, num_followed: int, unreadable: Exception | None = None) -> None:
+        self._whole, self._num_followed, self._unreadable = whole, num_followed, unreadable
+        self._has_ended = self.removed = False
 
     def logs(self, follow: bool = False, **_: bool) -> Any:
-        if not follow:
-            return self.whole
-        return (self.whole[n : n + 3] for n in range(0, self._followed, 3))
+        if not follow and self._unreadable:
+            raise self._unreadable
+        if not follow and self._has_ended:
+            return self._whole
+        followed = self._whole[: self._num_followed]
+        return (followed[n : n + 3] for n in range(0, len(followed), 3)) if follow else followed
 
     def wait(self) -> dict[str, int]:
+        self._has_ended = True
         return {"StatusCode": 7}
 
     def remove(self, force: bool) -> None:
@@ -153,13 +157,38 @@ class Runner:
         return self._container
 
 
-@pytest.mark.parametrize("followed", [0, 6, 9, len(Followed.whole)])
-def test_a_step_s_last_lines_are_printed_though_the_engine_left_them_out(
-    capsys: pytest.CaptureFixture[str], followed: int
-) -> None:
-    container = Followed(followed)
+def printed_of(container: Followed, capsys: pytest.CaptureFixture[str]) -> list[str]:
     assert Containers().run(Runner(container), "image", ["step"], {}) == 7
-    printed = capsys.readouterr().out.splitlines()
-    cut = Followed.whole[: -(-followed // 3) * 3].decode(errors="replace").split("\n")[-1]
-    assert [line for line in printed if line != cut] == ["one", "two", "été", "ValueError: the cause"]
     assert container.removed
+    return capsys.readouterr().out.splitlines()
+
+
+WHOLE = "one\ntwo\n\nété\nValueError: the cause".encode()
+
+
+@pytest.mark.parametrize("ending", [b"", b"\n"])
+@pytest.mark.parametrize(
+    ("num_followed", "again"), [(0, []), (4, []), (6, ["tw"]), (8, []), (10, []), (30, ["ValueError: the"])]
+)
+def test_a_step_s_last_lines_are_printed_though_the_engine_left_them_out(
+    capsys: pytest.CaptureFixture[str], num_followed: int, again: list[str], ending: bytes
+) -> None:
+    printed = printed_of(Followed(WHOLE + ending, num_followed), capsys)
+    for line in again:
+        printed.remove(line)
+    assert printed == ["one", "two", "", "été", "ValueError: the cause"]
+
+
+@pytest.mark.parametrize("ending", [b"", b"\n"])
+def test_nothing_is_printed_twice_of_a_log_that_was_followed_to_its_end(
+    capsys: pytest.CaptureFixture[str], ending: bytes
+) -> None:
+    whole = WHOLE + ending
+    assert printed_of(Followed(whole, len(whole)), capsys) == whole.decode().splitlines()
+
+
+@pytest.mark.parametrize("error", [docker.errors.APIError("no such log"), requests.ReadTimeout("busy")])
+def test_a_log_that_cannot_be_read_again_does_not_change_the_status(
+    capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    assert printed_of(Followed(WHOLE, 8, error), capsys) == ["one", "two"]

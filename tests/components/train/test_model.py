@@ -12,6 +12,7 @@ from components.train.model import Architecture, build_keras_model, neumf_catalo
 Make = Callable[..., TrainConfig]
 SHAPES = {
     "neumf": Architecture(5, 7, 4, (8, 6, 4)),
+    "one hidden layer": Architecture(5, 7, 4, (8, 6)),
     "no hidden layer": Architecture(5, 7, 4, (8,)),
     "gmf": Architecture(5, 7, 4, ()),
     "mlp": Architecture(5, 7, 0, (8, 6, 4)),

@@ -1,0 +1,42 @@
+"""A container that is run to its end: its whole output, its errors, and nothing left of it."""
+
+from typing import Any
+
+import docker
+import pytest
+
+from components.images import image_uri
+from images.engine import output_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("built")]
+# As long as it takes for Podman to stop following before the end, more often than not.
+LINES = "import sys; [print(i, 'x' * 70) or print('aside', file=sys.stderr) for i in range(9_000)]; "
+
+
+def run(engine: Any, script: str) -> str:
+    return output_of(engine, image_uri("download"), ["python3", "-c", script], labels={"test": "engine"})
+
+
+def left(engine: Any) -> list[Any]:
+    found: list[Any] = engine.containers.list(all=True, filters={"label": "test=engine"})
+    return found
+
+
+def test_the_whole_output_is_returned_without_what_went_to_the_error_stream(engine: Any) -> None:
+    expected = "".join(f"{number} {'x' * 70}\n" for number in range(9_000))
+    for _ in range(3):
+        assert run(engine, LINES) == expected
+    assert not left(engine)
+
+
+def test_a_failure_is_an_error_with_the_last_lines_of_both_streams(engine: Any) -> None:
+    with pytest.raises(docker.errors.ContainerError, match=r"(?s)8999 x+\n.*aside\n.*the cause") as caught:
+        run(engine, LINES + "sys.exit('the cause')")
+    assert caught.value.exit_status == 1
+    assert not left(engine)
+
+
+def test_a_container_that_cannot_start_is_removed(engine: Any) -> None:
+    with pytest.raises(docker.errors.APIError):
+        output_of(engine, image_uri("download"), ["/no/such/program"], labels={"test": "engine"})
+    assert not left(engine)
