@@ -18,7 +18,7 @@ from typing import Any
 import docker
 import yaml
 
-from images.engine import ended_container
+from images.engine import ended_container, log_of
 
 Spec = Mapping[str, Any]
 _LINES_SHOWN = 30
@@ -125,7 +125,7 @@ class Contract:
             self._engine, image, command, user=f"{os.getuid()}:{os.getgid()}", network_mode="host", read_only=True,
             tmpfs={"/tmp": ""}, cap_drop=["ALL"], volumes={place: {"bind": place, "mode": "rw"}},
         ) as (container, status):  # fmt: skip
-            lines = container.logs().decode(errors="replace").splitlines()
+            lines = log_of(container).splitlines()
         if status != 0:
             shown = "\n".join(lines[-_LINES_SHOWN:])
             raise ContractError(f"{name} ended with status {status} in {image}:\n{shown}")

@@ -30,9 +30,11 @@ def output_of(engine: Any, image: str, command: list[str], **options: Any) -> st
     """
     with ended_container(engine, image, command, **options) as (container, status):
         if status != 0:
-            raise docker.errors.ContainerError(container, status, command, image, _text(container.logs()))
-        return _text(container.logs(stderr=False))
+            raise docker.errors.ContainerError(container, status, command, image, log_of(container))
+        return log_of(container, stderr=False)
 
 
-def _text(written: bytes) -> str:
+def log_of(container: Any, stderr: bool = True) -> str:
+    """Returns what an ended container wrote to its standard output and, unless told otherwise, its error stream."""
+    written: bytes = container.logs(stderr=stderr)
     return written.decode(errors="replace")

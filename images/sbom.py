@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from images.engine import ended_container
+from images.engine import ended_container, log_of
 
 # Writes below /tmp/bill, in a container: what each Python package says of itself, and the packages that dpkg has.
 _LIST = r"""
@@ -49,7 +49,7 @@ def _list_packages(engine: Any, name: str, folder: Path) -> None:
     """Lists an image's packages in a container; copies the lists to `folder`/bill."""
     with ended_container(engine, name, ["python3", "-c", _LIST]) as (container, status):
         if status != 0:
-            raise RuntimeError(f"{name} could not list its packages:\n{container.logs().decode(errors='replace')}")
+            raise RuntimeError(f"{name} could not list its packages:\n{log_of(container)}")
         chunks, _ = container.get_archive("/tmp/bill")
         with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as files:
             files.extractall(folder, filter="data")

@@ -1,4 +1,4 @@
-"""A container that is run to its end: its whole output, its errors, and nothing left of it."""
+"""A container that is run to its end: its whole output, its errors, and nothing left of it; on a real engine."""
 
 from collections import Counter
 from typing import Any
@@ -8,6 +8,7 @@ import pytest
 
 from components.images import image_uri
 from images.engine import output_of
+from pipelines.containers import Containers
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("built")]
 # As long as it takes for Podman to stop following before the end, more often than not.
@@ -43,4 +44,21 @@ def test_a_failure_is_an_error_with_all_that_both_streams_said(engine: Any) -> N
 def test_a_container_that_cannot_start_is_removed(engine: Any) -> None:
     with pytest.raises(docker.errors.APIError):
         output_of(engine, image_uri("download"), ["/no/such/program"], labels={"test": "engine"})
+    assert not left(engine)
+
+
+def test_a_run_prints_all_lines_of_a_step_that_fails(engine: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines that the engine cut while they were followed come again: what is given last is the end of the whole."""
+    lines = [f"{number} {'x' * 70}" for number in range(9_000)]
+    # The container keeps the processors busy, so that an engine that follows falls behind.
+    script = (
+        "import os, sys; [os.fork() == 0 and exec('while True: pass') for _ in range(4)]; "
+        "[print(i, 'x' * 70) for i in range(9_000)]; sys.exit(3)"
+    )
+    command = ["python3", "-c", script]
+    for _ in range(3):
+        assert Containers().run(engine, image_uri("download"), command, {}, labels={"test": "engine"}) == 3
+        printed = capsys.readouterr().out.splitlines()
+        assert printed[-1] == lines[-1]
+        assert set(lines) <= set(printed)
     assert not left(engine)

@@ -6,10 +6,9 @@ import pytest
 
 from components.evaluate.command import repeating_command
 
-resolve_parameters = pytest.importorskip(
-    "pipelines.parameters", reason="no pipelines here, as in an image: nothing reads the command"
-).resolve_parameters
-PRESETS = pytest.importorskip("pipelines.presets").PRESETS
+NOT_HERE = "no pipelines here, as in an image: nothing reads the command"
+resolve_parameters = pytest.importorskip("pipelines.parameters", reason=NOT_HERE).resolve_parameters
+PRESETS = pytest.importorskip("pipelines.presets", reason=NOT_HERE).PRESETS
 
 
 def parsed(command):
