@@ -17,6 +17,7 @@ from components.train.config import TrainConfig
 from components.train.input_pipeline import TrainingData, Window
 from components.train.model import Weights, neumf_logits
 from components.train.negative_sampler import SeenItems
+from components.train.optimizers import Unsettled
 from components.train.phases import Phase
 from components.train.step import Batches, StepMath, Totals
 
@@ -261,17 +262,16 @@ class TrainingLoop:
             last = tf.minimum(first + self.math.optimizer.max_age, num_steps)
 
             def take_step(
-                index: tf.Tensor, weights: list[tf.Tensor], slots: list[tf.Tensor], totals: Totals
-            ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor], Totals]:
-                loss, gradients = self.math.gradients(weights, batches.at(index))
-                weights, slots = self.math.update_unsettled(
-                    weights, slots, gradients, done_before + index, index - first
+                index: tf.Tensor, weights: list[tf.Tensor], state: Unsettled, totals: Totals
+            ) -> tuple[tf.Tensor, list[tf.Tensor], Unsettled, Totals]:
+                loss, weights, state = self.math.take_step(
+                    weights, state, batches.at(index), done_before + index, index - first
                 )
-                return index + 1, weights, slots, totals.with_step(first_step + index, loss)
+                return index + 1, weights, state, totals.with_step(first_step + index, loss)
 
-            start = (first, weights, slots, totals)
-            _, weights, slots, totals = tf.while_loop(lambda index, *_: index < last, take_step, start)
-            return last, weights, self.math.optimizer.settle(slots, last - first), totals
+            start = (first, weights, self.math.unsettle(weights, slots, self._group_size), totals)
+            _, weights, state, totals = tf.while_loop(lambda index, *_: index < last, take_step, start)
+            return last, *self.math.optimizer.settle(weights, state, last - first), totals
 
         weights, slots = ([tf.convert_to_tensor(v) for v in part] for part in (self._weights, self._slots))
         start = (tf.constant(0), weights, slots, _nothing())

@@ -1,7 +1,7 @@
 """What a training step computes, as functions of tensors: the same for every strategy."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import tensorflow as tf
 
@@ -10,7 +10,9 @@ from components.train.epoch_order import shuffled_rows
 from components.train.input_pipeline import Window
 from components.train.model import Architecture, neumf_logits
 from components.train.negative_sampler import SeenItems, sample_train_negatives
-from components.train.optimizers import Optimizer
+from components.train.optimizers import Optimizer, Unsettled
+
+_T = TypeVar("_T")
 
 
 class Batches(NamedTuple):
@@ -167,29 +169,65 @@ class StepMath:
                 result[index] = gradient + tf.math.unsorted_segment_sum(shrinkage, ids, weights[index].shape[0])
         return penalty, result
 
+    def unsettle(self, weights: list[tf.Tensor], slots: list[tf.Tensor], group_size: int) -> Unsettled:
+        """Returns the form of the slots that `take_step` takes.
+
+        Args:
+            weights: The model's.
+            slots: The optimizer's, as they are saved.
+            group_size: Examples that share a user.
+        """
+        look_ups = self._of_tables(self.groups_per_replica, self.groups_per_replica * group_size)
+        return self.optimizer.unsettle(weights, slots, look_ups)
+
+    def take_step(
+        self, weights: list[tf.Tensor], state: Unsettled, batch: Batches, step: tf.Tensor, age: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor], Unsettled]:
+        """Returns the summed loss of a batch, and the weights and slots after a step of one replica on it.
+
+        Args:
+            weights: The model's.
+            state: The optimizer's slots, between two settlements.
+            batch: Of the one replica.
+            step, age: See `Optimizer.update`.
+        """
+        ids = self._of_tables(batch.users, tf.reshape(batch.items, [-1]))
+        weights = self.optimizer.catch_up(weights, state, ids)
+        loss, gradients = self.gradients(weights, batch)
+        weights, state = self._update(weights, state, gradients, step, age)
+        return loss, weights, state
+
+    def _of_tables(self, of_users: _T, of_items: _T) -> list[_T | None]:
+        """Returns, weight by weight, what belongs to the look-ups of the table; None where all rows have a gradient."""
+        tables = [of_users if "user" in name else of_items for name in self.architecture.tables]
+        factors = self._l2_factors()
+        rest = [None for _ in factors[len(tables) :]]
+        return [None if factor else part for part, factor in zip([*tables, *rest], factors, strict=True)]
+
     def update(
         self, weights: list[tf.Tensor], slots: list[tf.Tensor], gradients: list[tf.Tensor], step: tf.Tensor
     ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        """Applies the optimizer, for one step, to slots that are settled, and leaves them so."""
-        weights, slots = self.update_unsettled(weights, slots, gradients, step, tf.constant(0))
-        return weights, self.optimizer.settle(slots, tf.constant(1))
+        """Applies the optimizer, for one step, to slots as they are saved, and leaves them so."""
+        state = self.optimizer.unsettle(weights, slots, [None for _ in weights])
+        weights, state = self._update(weights, state, gradients, step, tf.constant(0))
+        return self.optimizer.settle(weights, state, tf.constant(1))
 
-    def update_unsettled(
+    def _update(
         self,
         weights: list[tf.Tensor],
-        slots: list[tf.Tensor],
+        state: Unsettled,
         gradients: list[tf.Tensor],
         step: tf.Tensor,
         age: tf.Tensor,
-    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        """Adds the gradient of the L2 terms, 2 * factor * weight, and applies the optimizer: see `Optimizer.update`."""
+    ) -> tuple[list[tf.Tensor], Unsettled]:
+        """Adds the gradient of the L2 terms, 2 * factor * weight, and applies the optimizer."""
         # Only their gradient, which fuses with the update; their value, a sum over the tables, would double the time of
         # a small step, so that it is computed once a call.
         with_l2 = [
             tf.convert_to_tensor(gradient) + (2.0 * factor) * weight if factor else gradient
             for factor, gradient, weight in zip(self._l2_factors(), gradients, weights, strict=True)
         ]
-        return self.optimizer.update(weights, slots, with_l2, step, age, self._rate_scale(step))
+        return self.optimizer.update(weights, state, with_l2, step, age, self._rate_scale(step))
 
     def _rate_scale(self, step: tf.Tensor) -> tf.Tensor:
         if self.decay is None:

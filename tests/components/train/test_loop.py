@@ -25,9 +25,19 @@ def batches_of(loop: TrainingLoop, data: TrainingData, epoch: int, first_step: i
     return loop.math.batches(loop._seen, window, loop._keys(epoch), tf.constant(first_step), tf.constant(0))
 
 
-def test_two_devices_compute_what_one_does(make_config: MakeConfig, make_loop: MakeLoop) -> None:
-    losses_of_one, weights_of_one = train(make_loop(make_config(strategy="one_device")), 4)
-    losses_of_two, weights_of_two = train(make_loop(make_config(strategy="mirrored")), 4)
+@pytest.mark.parametrize(
+    "changes", [{}, {"global_batch_size": 4, "num_train_negatives": 1, "row_regularization": 0.01}]
+)
+def test_two_devices_compute_what_one_does(
+    make_config: MakeConfig, make_loop: MakeLoop, data: TrainingData, changes: dict[str, float]
+) -> None:
+    """With few look-ups a step, one device lets rows lag behind; two pass over whole tables."""
+    one = make_loop(make_config(strategy="one_device", **changes))
+    tensors = [[tf.constant(part) for part in parts] for parts in (one._weights, one._slots)]
+    tables_that_lag = [part.shape[0] for part in one.math.unsettle(*tensors, one._group_size).look_ups if part.shape[0]]
+    assert tables_that_lag == ([data.num_users, data.num_items] * 2 if changes else [])
+    losses_of_one, weights_of_one = train(one, 4)
+    losses_of_two, weights_of_two = train(make_loop(make_config(strategy="mirrored", **changes)), 4)
     placement = place("mirrored", {})
     assert isinstance(placement, Placement)
     assert placement.strategy.num_replicas_in_sync == 2
