@@ -33,16 +33,17 @@ OURS = "`neumf train`"
 PROGRAMS = ("ours", "bare", "official", "recbole")
 MLPERF_BATCH = 99_000
 # Barely more than the 20 ratings that each user has at least: the tables are ml-20m's, an epoch is a seventh of its.
-MLPERF_ROWS = 3_000_000
+MADE_UP_ROWS = 3_000_000
 _EVAL_PREBATCH_SIZE = 100_000
 
 # By shape: epochs of ours, of which the first one is not counted if there are several, and examples of the bare step
-# and of the official loop. Each is some seconds of work (ml-1m) or about a minute (mlperf).
-_NUM_EPOCHS = {"ml-1m": 6, "mlperf": 1}
-_BARE_EXAMPLES = {"ml-1m": 20_000_000, "mlperf": 5_000_000}
-_OFFICIAL_EXAMPLES = {"ml-1m": 5_000_000, "mlperf": 3_000_000}
-# Of ml-1m, ours ranks the test items: 6 million scores an epoch. Of mlperf, the validation items: 13.8 million.
-_MODEL_SELECTION = {"ml-1m": "test", "mlperf": "validation"}
+# and of the official loop. Each is some seconds of work (ml-1m) or about a minute (the others).
+_NUM_EPOCHS = {"ml-1m": 6, "ml-20m": 2, "mlperf": 1}
+_BARE_EXAMPLES = {"ml-1m": 20_000_000, "ml-20m": 10_000_000, "mlperf": 5_000_000}
+_OFFICIAL_EXAMPLES = {"ml-1m": 5_000_000, "ml-20m": 3_000_000, "mlperf": 3_000_000}
+_RECBOLE_EPOCHS = {"ml-1m": 2, "ml-20m": 1}
+# Of ml-1m, ours ranks the test items: 6 million scores an epoch. Of the others, the validation items: 13.8 million.
+_MODEL_SELECTION = {"ml-1m": "test", "ml-20m": "validation", "mlperf": "validation"}
 
 
 @dataclass(frozen=True)
@@ -107,19 +108,19 @@ class Bench:
     """
 
     def __init__(
-        self, work: Path, mirror: str, mlperf_rows: int, train_settings: tuple[str, ...], with_official: bool
+        self, work: Path, mirror: str, made_up_rows: int, train_settings: tuple[str, ...], with_official: bool
     ) -> None:
         """Prepares nothing yet.
 
         Args:
             work: An empty folder.
             mirror: Of MovieLens archives, as `neumf download --mirror` takes it; empty for the official host.
-            mlperf_rows: Made-up ratings of the mlperf shape.
+            made_up_rows: Made-up ratings of the shapes that have ml-20m's tables.
             train_settings: More `--set` of `neumf train`.
             with_official: See the attribute.
         """
         self.work, self.with_official = work, with_official
-        self._mirror, self._mlperf_rows, self._train_settings = mirror, mlperf_rows, train_settings
+        self._mirror, self._made_up_rows, self._train_settings = mirror, made_up_rows, train_settings
 
     def ratings(self, shape: Shape) -> Path:
         """Returns the `ratings` folder of a shape, which is made at the first call."""
@@ -132,7 +133,7 @@ class Bench:
             self._prepare([*command, "--dataset", "ml-1m", *mirror])
             return folder
         csv = self.work / "ratings.csv"
-        sizes = ["--rows", str(self._mlperf_rows), "--users", str(shape.num_users)]
+        sizes = ["--rows", str(self._made_up_rows), "--users", str(shape.num_users)]
         self._prepare([sys.executable, "-m", "benchmarks.make_ratings", *sizes, "--seed", "1", str(csv)])
         columns = "user=user_id,item=item_id,rating=rating,timestamp=timestamp"
         self._prepare([*command, "--dataset", f"csv:{csv}", "--set", f"download.columns={columns}"])
@@ -206,7 +207,7 @@ class Bench:
         return self._run_peer(program, shape, global_batch_size, command, official_variables(), seconds)
 
     def run_recbole(self, shape: Shape, global_batch_size: int) -> Run:
-        """Measures RecBole over two epochs."""
+        """Measures RecBole over an epoch or two."""
         data_path = self.work / "recbole"
         atomic_file = data_path / shape.name / f"{shape.name}.inter"
         if not atomic_file.exists():
@@ -214,6 +215,7 @@ class Bench:
             write_interactions(self.ratings(shape), atomic_file, columns, "\t")
         command = [str(RECBOLE_PYTHON), "-m", "benchmarks.recbole.measure_training", "--data-path", str(data_path)]
         command += ["--shape", shape.name, "--batch", str(global_batch_size)]
+        command += ["--epochs", str(_RECBOLE_EPOCHS[shape.name])]
         return self._run_peer("RecBole", shape, global_batch_size, command, os.environ)
 
     def _run_peer(
@@ -329,7 +331,7 @@ def plan_runs(
     """Yields what a round runs, in its order: what is to be said of it, and the call that runs it."""
     for name in shapes:
         shape = SHAPES[name]
-        for batch in batches if name == "ml-1m" else [MLPERF_BATCH]:
+        for batch in [MLPERF_BATCH] if name == "mlperf" else batches:
             if "ours" in programs:
                 yield f"ours, {name}, {batch:,}", lambda s=shape, b=batch: bench.run_ours(s, b)
             if "bare" in programs:
@@ -339,7 +341,7 @@ def plan_runs(
                     yield label, lambda s=shape, b=batch: bench.run_bare(s, b, True)
             if "official" in programs:
                 yield f"official loop, {name}, {batch:,}", lambda s=shape, b=batch: bench.run_official(s, b)
-            if "recbole" in programs and name == "ml-1m":
+            if "recbole" in programs and name in _RECBOLE_EPOCHS:
                 yield f"RecBole, {name}, {batch:,}", lambda s=shape, b=batch: bench.run_recbole(s, b)
 
 
@@ -374,14 +376,14 @@ def _integers(_context: click.Context, parameter: click.Parameter, value: str) -
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each program.")
 @click.option("--shapes", default="ml-1m,mlperf", show_default=True, callback=_names(tuple(SHAPES)))
 @click.option("--batches", default="4096,32768", show_default=True, callback=_integers,
-              help=f"Of ml-1m; mlperf has {MLPERF_BATCH:,}.")  # fmt: skip
+              help=f"Of ml-1m and ml-20m; mlperf has {MLPERF_BATCH:,}.")  # fmt: skip
 @click.option("--skip", default="", callback=_names(PROGRAMS), help=f"Programs to leave out: {', '.join(PROGRAMS)}.")
 @click.option("--bfloat16", is_flag=True, help="Run the bare step with matrix products in bfloat16, too.")
 @click.option("--set", "train_settings", multiple=True, metavar="train.NAME=VALUE", help="For `neumf train`.")
 @click.option("--mirror", help="Where ml-1m comes from, as neumf download takes it.  [default: NEUMF_MOVIELENS_MIRROR, "
               "or a folder shared/movielens beside the checkout]")  # fmt: skip
-@click.option("--mlperf-rows", type=int, default=MLPERF_ROWS, show_default=True,
-              help="Made-up ratings of the mlperf shape; 20000263 for as many as ml-20m has.")  # fmt: skip
+@click.option("--made-up-rows", type=int, default=MADE_UP_ROWS, show_default=True,
+              help="Ratings of ml-20m and mlperf; 20000263 for as many as ml-20m has.")  # fmt: skip
 @click.option("--work-dir", type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="Where the temporary folder goes.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), help="A file that takes the table, too.")
@@ -393,7 +395,7 @@ def main(
     bfloat16: bool,
     train_settings: tuple[str, ...],
     mirror: str | None,
-    mlperf_rows: int,
+    made_up_rows: int,
     work_dir: Path | None,
     output: Path | None,
 ) -> None:
@@ -406,7 +408,7 @@ def main(
     runs: list[Run] = []
     with tempfile.TemporaryDirectory(prefix="bench-train-", dir=work_dir) as folder:
         mirror = default_mirror() if mirror is None else mirror
-        bench = Bench(Path(folder), mirror, mlperf_rows, train_settings, "official" in programs)
+        bench = Bench(Path(folder), mirror, made_up_rows, train_settings, "official" in programs)
         try:
             for number in range(1, rounds + 1):
                 for label, run in plan_runs(bench, shapes, batches, programs, bfloat16):

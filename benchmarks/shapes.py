@@ -34,6 +34,7 @@ SHAPES = {
     shape.name: shape
     for shape in (
         Shape("ml-1m", "default", 6_040, 3_706, 8, (64, 32, 16, 8), 0.002, 0.9, 0.999, 1e-8),
+        Shape("ml-20m", "default", 138_493, 26_744, 8, (64, 32, 16, 8), 0.002, 0.9, 0.999, 1e-8),
         # What TensorFlow's official models ran for MLPerf v0.5 on ml-20m.
         Shape("mlperf", "mlperf", 138_493, 26_744, 64, (256, 256, 128, 64), 0.00382059, 0.783529, 0.909003, 1.45439e-7),
     )

@@ -44,7 +44,7 @@ class AsynchronousWorkers:
         self._math = replace(math, steps_per_call=self._steps_per_piece)
         self._draw = tf.function(self._math.batches, jit_compile=True)
         self._gradients = tf.function(self._math.gradients, jit_compile=True)
-        self._update = tf.function(self._math.update, jit_compile=True)
+        self._update = tf.function(self._math.update_settled, jit_compile=True)
         self._piece = tf.function(self._run_piece)
 
     def run(

@@ -14,12 +14,14 @@ from components.ncf.errors import InputError
 from components.ncf.ranking import ScoreCandidates
 from components.train.asynchronous import AsynchronousWorkers
 from components.train.config import TrainConfig
+from components.train.exchange import GradientExchange
 from components.train.input_pipeline import TrainingData, Window
 from components.train.model import Weights, neumf_logits
 from components.train.negative_sampler import SeenItems
 from components.train.optimizers import Unsettled
 from components.train.phases import Phase
-from components.train.step import Batches, StepMath, Totals
+from components.train.step import StepMath, Totals
+from components.train.synchronous import SynchronousReplicas
 
 # Examples that are drawn at once: enough to keep all cores busy, little beside the data.
 _EXAMPLES_PER_CALL = 1 << 21
@@ -108,9 +110,8 @@ class TrainingLoop:
                 for _ in range(phase.optimizer.slots_per_weight)
             ]
         self._seen = None if data.seen is None else _on_device(data.seen)
-        # One replica: XLA compiles the whole loop. Several: it compiles what a replica computes, and the all-reduce
-        # between them stays outside, where the collectives of every strategy work. A TPU takes the loop as one program,
-        # all-reduce included, which its strategy compiles.
+        # One replica: XLA compiles the whole loop. A TPU takes it as one program, too, all-reduce included, which its
+        # strategy compiles. For several replicas elsewhere, XLA compiles what each computes between the collectives.
         is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
         self._call: Callable[..., Totals]
         if isinstance(strategy, tf.distribute.ParameterServerStrategy):
@@ -120,10 +121,8 @@ class TrainingLoop:
         elif num_replicas == 1:
             self._call = tf.function(self._run_on_one, jit_compile=True)
         else:
-            self._call = tf.function(self._run_on_many)
-        self._draw = tf.function(self.math.batches, jit_compile=True)
-        self._pack = tf.function(self._packed_gradients, jit_compile=True)
-        self._apply = tf.function(self._apply_packed, jit_compile=True)
+            variables = (self._weights, self._slots)
+            self._call = SynchronousReplicas(strategy, self.math, *variables, self._seen, self._group_size).run
         # Workers rank all candidates each, for none sees another's results.
         shares_ranking = is_tpu or isinstance(strategy, tf.distribute.MirroredStrategy)
         self._num_shares = num_replicas if shares_ranking else 1
@@ -254,24 +253,27 @@ class TrainingLoop:
         self, window: Window, keys: tf.Tensor, first_step: tf.Tensor, num_steps: tf.Tensor, done_before: tf.Tensor
     ) -> Totals:
         batches = self.math.batches(self._seen, window, keys, first_step, tf.constant(0))
+        optimizer, num_look_ups = self.math.optimizer, self.math.num_look_ups(self._group_size)
 
         # Not `for step in tf.range(…)`: XLA takes the bounds of a range as constants and compiles once for each.
         def take_steps(
             first: tf.Tensor, weights: list[tf.Tensor], slots: list[tf.Tensor], totals: Totals
         ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor], Totals]:
-            last = tf.minimum(first + self.math.optimizer.max_age, num_steps)
+            last = tf.minimum(first + optimizer.max_age, num_steps)
 
             def take_step(
                 index: tf.Tensor, weights: list[tf.Tensor], state: Unsettled, totals: Totals
             ) -> tuple[tf.Tensor, list[tf.Tensor], Unsettled, Totals]:
-                loss, weights, state = self.math.take_step(
-                    weights, state, batches.at(index), done_before + index, index - first
-                )
+                batch = batches.at(index)
+                ids = self.math.by_weight(batch.users, tf.reshape(batch.items, [-1]))
+                weights = optimizer.catch_up(weights, state, ids)
+                loss, gradients = self.math.gradients(weights, batch)
+                weights, state = self.math.update(weights, state, gradients, done_before + index, index - first)
                 return index + 1, weights, state, totals.with_step(first_step + index, loss)
 
-            start = (first, weights, self.math.unsettle(weights, slots, self._group_size), totals)
+            start = (first, weights, optimizer.unsettle(weights, slots, num_look_ups), totals)
             _, weights, state, totals = tf.while_loop(lambda index, *_: index < last, take_step, start)
-            return last, *self.math.optimizer.settle(weights, state, last - first), totals
+            return last, *optimizer.settle(weights, state, last - first), totals
 
         weights, slots = ([tf.convert_to_tensor(v) for v in part] for part in (self._weights, self._slots))
         start = (tf.constant(0), weights, slots, _nothing())
@@ -281,44 +283,13 @@ class TrainingLoop:
             variable.assign(value)
         return totals
 
-    def _run_on_many(
-        self, window: Window, keys: tf.Tensor, first_step: tf.Tensor, num_steps: tf.Tensor, done_before: tf.Tensor
-    ) -> Totals:
-        """The same with one all-reduce a step. The state travels from step to step as tensors of each replica."""
-        strategy = self._strategy
-
-        def draw() -> Batches:
-            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-            batches: Batches = self._draw(self._seen, window, keys, first_step, replica)
-            return batches
-
-        def take_step(batches: Batches, state: list[tf.Tensor], index: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
-            packed = self._pack(state, batches.at(index))
-            summed = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, packed)
-            result: tuple[tf.Tensor, list[tf.Tensor]] = self._apply(state, summed, done_before + index)
-            return result
-
-        batches = strategy.run(draw)
-
-        def body(index: tf.Tensor, state: list[tf.Tensor], totals: Totals) -> tuple[tf.Tensor, list[tf.Tensor], Totals]:
-            losses, state = strategy.run(take_step, args=(batches, state, index))
-            loss = strategy.experimental_local_results(losses)[0]
-            return index + 1, state, totals.with_step(first_step + index, loss)
-
-        variables = (*self._weights, *self._slots)
-        state = strategy.run(lambda: [tf.identity(variable) for variable in variables])
-        start = (tf.constant(0), state, _nothing())
-        totals: Totals
-        _, state, totals = tf.while_loop(lambda index, *_: index < num_steps, body, start)
-        for variable, value in zip(variables, state, strict=True):
-            variable.assign(strategy.experimental_local_results(value)[0])
-        return totals
-
     def _run_on_tpu(
         self, window: Window, keys: tf.Tensor, first_step: tf.Tensor, num_steps: tf.Tensor, done_before: tf.Tensor
     ) -> Totals:
         """The same with the loop inside the replicas: the state never leaves their memory, nor do they wait for us."""
-        variables = (*self._weights, *self._slots)
+        variables, num_weights = (*self._weights, *self._slots), len(self._weights)
+        shapes = [tuple(weight.shape) for weight in self._weights]
+        exchange = GradientExchange(shapes, [None for _ in shapes], self.math.num_replicas)
 
         def run_replica() -> Totals:
             context = tf.distribute.get_replica_context()
@@ -327,9 +298,14 @@ class TrainingLoop:
             def body(
                 index: tf.Tensor, state: list[tf.Tensor], totals: Totals
             ) -> tuple[tf.Tensor, list[tf.Tensor], Totals]:
-                packed = self._packed_gradients(state, batches.at(index))
+                own = self.math.gradients(state[:num_weights], batches.at(index))
+                packed = exchange.pack(*own, context.replica_id_in_sync_group)
                 summed = context.all_reduce(tf.distribute.ReduceOp.SUM, packed)
-                loss, state = self._apply_packed(state, summed, done_before + index)
+                loss, gradients = exchange.unpack(summed, [None for _ in shapes])
+                weights, slots = self.math.update_settled(
+                    state[:num_weights], state[num_weights:], gradients, done_before + index
+                )
+                state = [*weights, *slots]
                 return index + 1, state, totals.with_step(first_step + index, loss)
 
             start = (tf.constant(0), [tf.convert_to_tensor(v) for v in variables], _nothing())
@@ -342,22 +318,6 @@ class TrainingLoop:
 
         totals: Totals = self._strategy.run(run_replica)
         return Totals(*(self._strategy.experimental_local_results(part)[0] for part in totals))
-
-    def _packed_gradients(self, state: list[tf.Tensor], batch: Batches) -> tf.Tensor:
-        """Returns a replica's summed loss and gradients in one vector, so that a step has one collective."""
-        loss, gradients = self.math.gradients(state[: len(self._weights)], batch)
-        parts = [loss, *gradients]
-        return tf.concat([tf.reshape(tf.convert_to_tensor(part), [-1]) for part in parts], axis=0)
-
-    def _apply_packed(
-        self, state: list[tf.Tensor], packed: tf.Tensor, step: tf.Tensor
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        num_weights = len(self._weights)
-        weights, slots = state[:num_weights], state[num_weights:]
-        loss, *flat = tf.split(packed, [1, *(weight.shape.num_elements() for weight in weights)])
-        gradients = [tf.reshape(part, weight.shape) for part, weight in zip(flat, weights, strict=True)]
-        weights, slots = self.math.update(weights, slots, gradients, step)
-        return loss[0], [*weights, *slots]
 
     def _logits(self, weights: list[tf.Tensor], users: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
         return neumf_logits(self.architecture, weights, users, items)

@@ -34,7 +34,8 @@ class Batches(NamedTuple):
 
     def at(self, step: tf.Tensor) -> "Batches":
         """Returns one step's batch."""
-        return Batches(*(None if part is None else part[step] for part in self))
+        # Gathered, because XLA compiles a slice anew for each place that it is told from outside.
+        return Batches(*(None if part is None else tf.gather(part, step) for part in self))
 
 
 class Totals(NamedTuple):
@@ -169,50 +170,22 @@ class StepMath:
                 result[index] = gradient + tf.math.unsorted_segment_sum(shrinkage, ids, weights[index].shape[0])
         return penalty, result
 
-    def unsettle(self, weights: list[tf.Tensor], slots: list[tf.Tensor], group_size: int) -> Unsettled:
-        """Returns the form of the slots that `take_step` takes.
+    def num_look_ups(self, group_size: int) -> list[int | None]:
+        """Returns, weight by weight, how many rows of it a replica's step looks up; None where all have a gradient.
 
         Args:
-            weights: The model's.
-            slots: The optimizer's, as they are saved.
             group_size: Examples that share a user.
         """
-        look_ups = self._of_tables(self.groups_per_replica, self.groups_per_replica * group_size)
-        return self.optimizer.unsettle(weights, slots, look_ups)
+        return self.by_weight(self.groups_per_replica, self.groups_per_replica * group_size)
 
-    def take_step(
-        self, weights: list[tf.Tensor], state: Unsettled, batch: Batches, step: tf.Tensor, age: tf.Tensor
-    ) -> tuple[tf.Tensor, list[tf.Tensor], Unsettled]:
-        """Returns the summed loss of a batch, and the weights and slots after a step of one replica on it.
-
-        Args:
-            weights: The model's.
-            state: The optimizer's slots, between two settlements.
-            batch: Of the one replica.
-            step, age: See `Optimizer.update`.
-        """
-        ids = self._of_tables(batch.users, tf.reshape(batch.items, [-1]))
-        weights = self.optimizer.catch_up(weights, state, ids)
-        loss, gradients = self.gradients(weights, batch)
-        weights, state = self._update(weights, state, gradients, step, age)
-        return loss, weights, state
-
-    def _of_tables(self, of_users: _T, of_items: _T) -> list[_T | None]:
-        """Returns, weight by weight, what belongs to the look-ups of the table; None where all rows have a gradient."""
+    def by_weight(self, of_users: _T, of_items: _T) -> list[_T | None]:
+        """Returns, weight by weight, what belongs to its table's look-ups; None where all rows have a gradient."""
         tables = [of_users if "user" in name else of_items for name in self.architecture.tables]
         factors = self._l2_factors()
         rest = [None for _ in factors[len(tables) :]]
         return [None if factor else part for part, factor in zip([*tables, *rest], factors, strict=True)]
 
     def update(
-        self, weights: list[tf.Tensor], slots: list[tf.Tensor], gradients: list[tf.Tensor], step: tf.Tensor
-    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        """Applies the optimizer, for one step, to slots as they are saved, and leaves them so."""
-        state = self.optimizer.unsettle(weights, slots, [None for _ in weights])
-        weights, state = self._update(weights, state, gradients, step, tf.constant(0))
-        return self.optimizer.settle(weights, state, tf.constant(1))
-
-    def _update(
         self,
         weights: list[tf.Tensor],
         state: Unsettled,
@@ -220,7 +193,7 @@ class StepMath:
         step: tf.Tensor,
         age: tf.Tensor,
     ) -> tuple[list[tf.Tensor], Unsettled]:
-        """Adds the gradient of the L2 terms, 2 * factor * weight, and applies the optimizer."""
+        """Adds the gradient of the L2 terms, 2 * factor * weight, and applies the optimizer: see `Optimizer.update`."""
         # Only their gradient, which fuses with the update; their value, a sum over the tables, would double the time of
         # a small step, so that it is computed once a call.
         with_l2 = [
@@ -228,6 +201,14 @@ class StepMath:
             for factor, gradient, weight in zip(self._l2_factors(), gradients, weights, strict=True)
         ]
         return self.optimizer.update(weights, state, with_l2, step, age, self._rate_scale(step))
+
+    def update_settled(
+        self, weights: list[tf.Tensor], slots: list[tf.Tensor], gradients: list[tf.Tensor], step: tf.Tensor
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """Applies the optimizer, for one step, to slots as they are saved, and leaves them so."""
+        state = self.optimizer.unsettle(weights, slots, [None for _ in weights])
+        weights, state = self.update(weights, state, gradients, step, tf.constant(0))
+        return self.optimizer.settle(weights, state, tf.constant(1))
 
     def _rate_scale(self, step: tf.Tensor) -> tf.Tensor:
         if self.decay is None:

@@ -1,5 +1,6 @@
 """Where training runs: the distribution strategies, and which of them suits what is there."""
 
+import functools
 import importlib.util
 import itertools
 import json
@@ -152,8 +153,9 @@ def place(name: str, environment: Mapping[str, str]) -> Placement | Server:
         return Placement(name, tf.distribute.get_strategy())
     if name == "mirrored":
         kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
-        devices = [device.name for device in tf.config.list_logical_devices(kind)]
-        return Placement(name, tf.distribute.MirroredStrategy(devices))
+        return Placement(
+            name, _mirrored_strategy(tuple(device.name for device in tf.config.list_logical_devices(kind)))
+        )
     if name == "tpu":
         return Placement(name, _tpu_strategy(environment))
     if cluster is None:
@@ -170,6 +172,12 @@ def place(name: str, environment: Mapping[str, str]) -> Placement | Server:
         )
     _LOG.info("%s %d waits for all %d workers of TF_CONFIG", cluster.role, cluster.index, cluster.num_workers)
     return Placement(name, _multi_worker_strategy(cluster), cluster.is_chief)
+
+
+@functools.cache
+def _mirrored_strategy(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    # One a process: TensorFlow takes the collectives of a second one for those of the first, whose shapes may differ.
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def _parameter_server_placement(cluster: Cluster) -> Placement | Server:

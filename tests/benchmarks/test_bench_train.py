@@ -46,6 +46,8 @@ def test_a_round_takes_the_programs_in_turn_for_each_batch(tmp_path: Path) -> No
     labels = [label for label, _ in plan_runs(bench, ["ml-1m", "mlperf"], [4_096, 8_192], ["ours", "recbole"], False)]
     assert labels == ["ours, ml-1m, 4,096", "RecBole, ml-1m, 4,096", "ours, ml-1m, 8,192", "RecBole, ml-1m, 8,192",
                       "ours, mlperf, 99,000"]  # fmt: skip
+    labels = [label for label, _ in plan_runs(bench, ["ml-20m"], [4_096], ["ours", "recbole"], False)]
+    assert labels == ["ours, ml-20m, 4,096", "RecBole, ml-20m, 4,096"]
     labels = [label for label, _ in plan_runs(bench, ["mlperf"], [], ["bare", "official", "recbole"], True)]
     assert labels == [
         "bare step, mlperf, 99,000",

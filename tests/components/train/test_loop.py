@@ -34,7 +34,8 @@ def test_two_devices_compute_what_one_does(
     """With few look-ups a step, one device lets rows lag behind; two pass over whole tables."""
     one = make_loop(make_config(strategy="one_device", **changes))
     tensors = [[tf.constant(part) for part in parts] for parts in (one._weights, one._slots)]
-    tables_that_lag = [part.shape[0] for part in one.math.unsettle(*tensors, one._group_size).look_ups if part.shape[0]]
+    look_ups = one.math.optimizer.unsettle(*tensors, one.math.num_look_ups(one._group_size)).look_ups
+    tables_that_lag = [part.shape[0] for part in look_ups if part.shape[0]]
     assert tables_that_lag == ([data.num_users, data.num_items] * 2 if changes else [])
     losses_of_one, weights_of_one = train(one, 4)
     losses_of_two, weights_of_two = train(make_loop(make_config(strategy="mirrored", **changes)), 4)
@@ -163,7 +164,7 @@ def test_the_gradient_is_that_of_finite_differences(
         return float(loop.math.gradients(moved, batch)[0] / 400 + loop.math.regularization_loss(moved))
 
     start = [tf.constant(weight) for weight in weights]
-    after, _ = loop.math.update(start, [], loop.math.gradients(start, batch)[1], tf.constant(0))
+    after, _ = loop.math.update_settled(start, [], loop.math.gradients(start, batch)[1], tf.constant(0))
     gradient = [w - np.asarray(a) for w, a in zip(weights, after, strict=True)]
     for index in range(len(weights)):
         direction = [rng.normal(size=w.shape).astype(np.float32) * (i == index) for i, w in enumerate(weights)]
@@ -211,7 +212,7 @@ def test_the_learning_rate_falls_to_nothing(make_config: MakeConfig, make_loop: 
     ones = [tf.ones_like(weight) for weight in loop.weights()]
 
     def moved_in(step: int) -> float:
-        after, _ = loop.math.update(ones, [], ones, tf.constant(step))
+        after, _ = loop.math.update_settled(ones, [], ones, tf.constant(step))
         return float(1 - after[0][0, 0])
 
     assert [moved_in(step) for step in (0, num_steps // 2, num_steps * 3 // 4, num_steps)] == [1.0, 1.0, 0.5, 0.0]

@@ -68,7 +68,7 @@ def one_process(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="module")
 def two_workers(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
-    TrainingCluster(arguments_of(examples, folder), folder / "logs", SYNCHRONOUS).run()
+    TrainingCluster(arguments_of(examples, folder, **SMALL_CALLS), folder / "logs", SYNCHRONOUS).run()
     return folder
 
 

@@ -1,0 +1,209 @@
+"""Replicas that take every step together, on one machine or several."""
+
+import itertools
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from components.train.exchange import GradientExchange
+from components.train.input_pipeline import Window
+from components.train.negative_sampler import SeenItems
+from components.train.optimizers import Unsettled
+from components.train.step import Batches, StepMath, Totals
+
+
+class SynchronousReplicas:
+    """Spreads each step over the replicas of a strategy, with one all-reduce a step.
+
+    XLA compiles what a replica computes; between that stand the strategy's collectives, which work outside of XLA for
+    every strategy. The state stays where it is: a replica changes its copies of the variables in place. A table of
+    which all replicas together look up few rows in a step, at most half as many as it has, is not passed over, nor is
+    its gradient sent as a whole.
+    """
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        math: StepMath,
+        weights: list[tf.Variable],
+        slots: list[tf.Variable],
+        seen: SeenItems | None,
+        group_size: int,
+    ) -> None:
+        """Creates what the replicas need besides.
+
+        Args:
+            strategy: MirroredStrategy or MultiWorkerMirroredStrategy.
+            math: What a step computes.
+            weights, slots: The variables, created under the strategy.
+            seen: The positives that are never drawn.
+            group_size: Examples that share a user.
+        """
+        self._strategy, self._math, self._seen = strategy, math, seen
+        shapes = [tuple(weight.shape) for weight in weights]
+        own = math.num_look_ups(group_size)
+        by_row = [
+            count is not None and 2 * math.num_replicas * count <= shape[0]
+            for count, shape in zip(own, shapes, strict=True)
+        ]
+        exchange = GradientExchange(
+            shapes=shapes,
+            num_look_ups=[count if travels else None for count, travels in zip(own, by_row, strict=True)],
+            num_replicas=math.num_replicas,
+        )
+        by_row_names = itertools.compress(math.architecture.tables, by_row)
+        sides_by_row = sorted({"user" if "user" in name else "item" for name in by_row_names})
+        of_all = [None if count is None else math.num_replicas * count for count in exchange.num_look_ups]
+        state = math.optimizer.unsettle(weights, [], of_all)
+        with strategy.scope():
+            look_ups = [tf.Variable(value, trainable=False) for value in state.look_ups]
+            drift = tf.Variable(state.drift, trainable=False)
+        copies = zip(*map(strategy.experimental_local_results, (*weights, *slots, *look_ups, drift)), strict=True)
+        self._replicas = [
+            _Replica(math, exchange, sides_by_row, list(variables), len(weights), len(slots)) for variables in copies
+        ]
+        self._run = tf.function(self._run_steps)
+
+    def run(
+        self, window: Window, keys: tf.Tensor, first_step: tf.Tensor, num_steps: tf.Tensor, done_before: tf.Tensor
+    ) -> Totals:
+        """Takes steps; arguments and result as those of the compiled loop of one replica."""
+        totals: Totals = self._run(window, keys, first_step, num_steps, done_before)
+        return totals
+
+    def _run_steps(
+        self, window: Window, keys: tf.Tensor, first_step: tf.Tensor, num_steps: tf.Tensor, done_before: tf.Tensor
+    ) -> Totals:
+        strategy = self._strategy
+
+        def draw() -> tuple[Batches, dict[str, tf.Tensor]]:
+            context = tf.distribute.get_replica_context()
+            replica = context.replica_id_in_sync_group
+            batches, own_ids = self._own().draw(self._seen, window, keys, first_step, replica)
+            return batches, {
+                side: context.all_reduce(tf.distribute.ReduceOp.SUM, places) for side, places in own_ids.items()
+            }
+
+        def take_step(batches: Batches, ids: dict[str, tf.Tensor], index: tf.Tensor, age: tf.Tensor) -> tf.Tensor:
+            own, context = self._own(), tf.distribute.get_replica_context()
+            packed = own.gradients(batches, ids, index, context.replica_id_in_sync_group)
+            summed = context.all_reduce(tf.distribute.ReduceOp.SUM, packed)
+            return own.update(summed, ids, index, done_before, age)
+
+        batches, ids = strategy.run(draw)
+
+        def take_steps(first: tf.Tensor, totals: Totals) -> tuple[tf.Tensor, Totals]:
+            last = tf.minimum(first + self._math.optimizer.max_age, num_steps)
+            strategy.run(lambda: self._own().unsettle())
+
+            def body(index: tf.Tensor, totals: Totals) -> tuple[tf.Tensor, Totals]:
+                losses = strategy.run(take_step, args=(batches, ids, index, index - first))
+                loss = strategy.experimental_local_results(losses)[0]
+                return index + 1, totals.with_step(first_step + index, loss)
+
+            _, totals = tf.while_loop(lambda index, _: index < last, body, (first, totals))
+            strategy.run(lambda: self._own().settle(last - first))
+            return last, totals
+
+        start = (tf.constant(0), Totals(tf.constant(0.0), tf.constant(-1)))
+        totals: Totals
+        _, totals = tf.while_loop(lambda first, _: first < num_steps, take_steps, start)
+        return totals
+
+    def _own(self) -> "_Replica":
+        """Returns the replica in whose context this is called."""
+        number = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
+        return self._replicas[int(number) % len(self._replicas)]
+
+
+class _Replica:
+    """One replica's copies of the variables, and what it computes with them, compiled."""
+
+    def __init__(
+        self,
+        math: StepMath,
+        exchange: GradientExchange,
+        sides_by_row: list[str],
+        variables: list[tf.Variable],
+        num_weights: int,
+        num_slots: int,
+    ) -> None:
+        """Compiles nothing yet.
+
+        Args:
+            math: What a step computes.
+            exchange: How gradients travel.
+            sides_by_row: "user", "item": the tables of these travel as rows.
+            variables: Copies of the weights, of the optimizer's slots, of `Unsettled.look_ups` and `Unsettled.drift`.
+            num_weights: How many of them are weights.
+            num_slots: How many are slots.
+        """
+        self._math, self._exchange, self._sides_by_row = math, exchange, sides_by_row
+        self._weights, rest = variables[:num_weights], variables[num_weights:]
+        self._slots, self._look_ups, self._drift = rest[:num_slots], rest[num_slots:-1], rest[-1]
+        self.draw = tf.function(self._draw, jit_compile=True)
+        self.unsettle = tf.function(self._unsettle, jit_compile=True)
+        self.gradients = tf.function(self._packed_gradients, jit_compile=True)
+        self.update = tf.function(self._update, jit_compile=True)
+        self.settle = tf.function(self._settle, jit_compile=True)
+
+    def _draw(
+        self, seen: SeenItems | None, window: Window, keys: tf.Tensor, first_step: tf.Tensor, replica: tf.Tensor
+    ) -> tuple[Batches, dict[str, tf.Tensor]]:
+        """Returns the replica's batches and, by side, what it looks up.
+
+        The look-ups are int64 [steps, num_replicas, num_look_ups], zeros in the places of other replicas, so that the
+        sum over the replicas holds all. TensorFlow keeps int32 tensors of a GPU in the host's memory.
+        """
+        batches = self._math.batches(seen, window, keys, first_step, replica)
+        is_own = tf.range(self._math.num_replicas)[:, None] == replica
+        own_ids = {}
+        for side in self._sides_by_row:
+            ids = tf.cast(batches.users if side == "user" else batches.items, tf.int64)
+            own_ids[side] = tf.where(is_own, tf.reshape(ids, [ids.shape[0], 1, -1]), tf.constant(0, tf.int64))
+        return batches, own_ids
+
+    def _unsettle(self) -> None:
+        for variable in (*self._look_ups, self._drift):
+            variable.assign(tf.zeros_like(variable))
+
+    def _packed_gradients(
+        self, batches: Batches, ids: dict[str, tf.Tensor], index: tf.Tensor, replica: tf.Tensor
+    ) -> tf.Tensor:
+        weights, state = self._read()
+        weights = self._math.optimizer.catch_up(weights, state, self._ids_of_step(ids, index))
+        _assign(self._weights, weights)
+        return self._exchange.pack(*self._math.gradients(weights, batches.at(index)), replica)
+
+    def _update(
+        self, summed: tf.Tensor, ids: dict[str, tf.Tensor], index: tf.Tensor, done_before: tf.Tensor, age: tf.Tensor
+    ) -> tf.Tensor:
+        loss, gradients = self._exchange.unpack(summed, self._ids_of_step(ids, index))
+        weights, state = self._math.update(*self._read(), gradients, done_before + index, age)
+        _assign(self._weights, weights)
+        _assign([*self._slots, *self._look_ups, self._drift], [*state.slots, *state.look_ups, state.drift])
+        return loss
+
+    def _ids_of_step(self, ids: dict[str, tf.Tensor], index: tf.Tensor) -> list[tf.Tensor | None]:
+        """Returns, weight by weight, the rows that all replicas look up, int32, one replica after the other."""
+        of_step = {
+            side: tf.reshape(tf.cast(tf.gather(of_steps, index), tf.int32), [-1]) for side, of_steps in ids.items()
+        }
+        return self._math.by_weight(of_step.get("user"), of_step.get("item"))
+
+    def _settle(self, age: tf.Tensor) -> None:
+        weights, slots = self._math.optimizer.settle(*self._read(), age)
+        _assign(self._weights, weights)
+        _assign(self._slots, slots)
+
+    def _read(self) -> tuple[list[tf.Tensor], Unsettled]:
+        weights, slots, look_ups = (
+            [tf.convert_to_tensor(variable) for variable in part]
+            for part in (self._weights, self._slots, self._look_ups)
+        )
+        return weights, Unsettled(slots, look_ups, tf.convert_to_tensor(self._drift))
+
+
+def _assign(variables: Sequence[tf.Variable], values: Sequence[tf.Tensor]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
