@@ -77,7 +77,7 @@ class AsynchronousWorkers:
                 variable.assign(after)
             return index + 1, totals.with_step(first_step + index, loss)
 
-        start = (tf.constant(0), Totals(tf.constant(0.0), tf.constant(-1)))
+        start = (tf.constant(0), Totals.of_no_step())
         totals: Totals
         _, totals = tf.while_loop(lambda index, _: index < num_steps, body, start)
         return totals

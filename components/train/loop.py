@@ -252,6 +252,15 @@ class TrainingLoop:
     def _run_on_one(
         self, window: Window, keys: tf.Tensor, first_step: tf.Tensor, num_steps: tf.Tensor, done_before: tf.Tensor
     ) -> Totals:
+        """Takes steps as one compiled program.
+
+        Args:
+            window: The rows that the batches are cut out of.
+            keys: uint32 [2, 2]: those of the epoch's order and of its negatives.
+            first_step: int32 [], of the window.
+            num_steps: int32 [], at most `steps_per_call`.
+            done_before: int32 [], steps of the whole run before these.
+        """
         batches = self.math.batches(self._seen, window, keys, first_step, tf.constant(0))
         optimizer, num_look_ups = self.math.optimizer, self.math.num_look_ups(self._group_size)
 
@@ -271,12 +280,12 @@ class TrainingLoop:
                 weights, state = self.math.update(weights, state, gradients, done_before + index, index - first)
                 return index + 1, weights, state, totals.with_step(first_step + index, loss)
 
-            start = (first, weights, optimizer.unsettle(weights, slots, num_look_ups), totals)
+            start = (first, weights, optimizer.unsettle(weights, slots, num_look_ups, self._steps_per_call), totals)
             _, weights, state, totals = tf.while_loop(lambda index, *_: index < last, take_step, start)
             return last, *optimizer.settle(weights, state, last - first), totals
 
         weights, slots = ([tf.convert_to_tensor(v) for v in part] for part in (self._weights, self._slots))
-        start = (tf.constant(0), weights, slots, _nothing())
+        start = (tf.constant(0), weights, slots, Totals.of_no_step())
         totals: Totals
         _, weights, slots, totals = tf.while_loop(lambda first, *_: first < num_steps, take_steps, start)
         for variable, value in zip((*self._weights, *self._slots), (*weights, *slots), strict=True):
@@ -286,7 +295,7 @@ class TrainingLoop:
     def _run_on_tpu(
         self, window: Window, keys: tf.Tensor, first_step: tf.Tensor, num_steps: tf.Tensor, done_before: tf.Tensor
     ) -> Totals:
-        """The same with the loop inside the replicas: the state never leaves their memory, nor do they wait for us."""
+        """The same in each replica, with one all-reduce a step and a settlement after each."""
         variables, num_weights = (*self._weights, *self._slots), len(self._weights)
         shapes = [tuple(weight.shape) for weight in self._weights]
         exchange = GradientExchange(shapes, [None for _ in shapes], self.math.num_replicas)
@@ -308,7 +317,7 @@ class TrainingLoop:
                 state = [*weights, *slots]
                 return index + 1, state, totals.with_step(first_step + index, loss)
 
-            start = (tf.constant(0), [tf.convert_to_tensor(v) for v in variables], _nothing())
+            start = (tf.constant(0), [tf.convert_to_tensor(v) for v in variables], Totals.of_no_step())
             totals: Totals
             _, state, totals = tf.while_loop(lambda index, *_: index < num_steps, body, start)
             # Each core assigns its own copy; all come to the same values.
@@ -366,10 +375,6 @@ class TrainingLoop:
             f"The loss is {loss + penalty} in epoch {epoch + 1} {place}: lower train.learning_rate (now "
             f"{self._config.learning_rate})."
         )
-
-
-def _nothing() -> Totals:
-    return Totals(tf.constant(0.0), tf.constant(-1))
 
 
 def _num_parts(num_examples: int, strategy: tf.distribute.Strategy) -> int:

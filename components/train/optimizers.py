@@ -13,11 +13,13 @@ _SMALLEST_DECAY = 1e-10
 # By then what a settlement costs is nothing beside the steps, and the decays of betas near 1 are still a short table.
 _LARGEST_AGE = 500
 # From so many rows for each look-up of a step on, to let the others lag behind is faster than to move them all
-# (measured; at fewer than 7, it is slower).
+# (measured; at 7.4, it is slower), unless a settlement, which moves them all, comes after fewer steps than these.
 _LAGGING_PAYS_FROM = 10
+_FEWEST_STEPS = 5
 # Ages and places share an int32.
 _MOST_LOOK_UPS = 2**31 // (_LARGEST_AGE + 1)
-# What the moves of a lagging row may differ from the paper's, relatively, at worst. With the usual betas it is 2e-5.
+# What the moves of a lagging row may differ from the paper's, relatively and at worst: about this. The usual betas have
+# 2e-5.
 _LARGEST_ERROR = 1e-4
 
 
@@ -53,7 +55,11 @@ class Optimizer(Protocol):
         """How many steps may follow each other before the weights and slots are settled."""
 
     def unsettle(
-        self, weights: Sequence[tf.Tensor], slots: Sequence[tf.Tensor], num_look_ups: Sequence[int | None]
+        self,
+        weights: Sequence[tf.Tensor],
+        slots: Sequence[tf.Tensor],
+        num_look_ups: Sequence[int | None],
+        num_steps: int,
     ) -> Unsettled:
         """Returns the form of the slots that the next steps take.
 
@@ -62,6 +68,7 @@ class Optimizer(Protocol):
             slots: `slots_per_weight` tensors for each weight, weight by weight, as they are saved.
             num_look_ups: For each weight, how many rows a step looks up, where nothing else of it has a gradient; or
                 None.
+            num_steps: How many steps are taken at most before the slots are settled.
         """
 
     def catch_up(
@@ -138,10 +145,14 @@ class Adam:
         return min(_LARGEST_AGE, int(math.log(_SMALLEST_DECAY) / math.log(min(self._betas()))))
 
     def unsettle(
-        self, weights: Sequence[tf.Tensor], slots: Sequence[tf.Tensor], num_look_ups: Sequence[int | None]
+        self,
+        weights: Sequence[tf.Tensor],
+        slots: Sequence[tf.Tensor],
+        num_look_ups: Sequence[int | None],
+        num_steps: int,
     ) -> Unsettled:
         """Lets the rows of those tables lag behind of which a step looks up few."""
-        may_lag = self.max_age > 1 and self._error_of_lagging() <= _LARGEST_ERROR
+        may_lag = min(num_steps, self.max_age) >= _FEWEST_STEPS and self._error_of_lagging() <= _LARGEST_ERROR
         lags = [
             may_lag and count is not None and _LAGGING_PAYS_FROM * count <= weight.shape[0] and count <= _MOST_LOOK_UPS
             for weight, count in zip(weights, num_look_ups, strict=True)
@@ -198,6 +209,7 @@ class Adam:
                 dense = tf.convert_to_tensor(gradient)
                 mean, variance = mean + gain1 * dense, variance + gain2 * tf.square(dense)
             if _lags(last):
+                assert _is_sparse(gradient, weight)
                 # Where a row occurs more than once, the same is written more than once.
                 values = moved(*(tf.gather(part, ids) for part in (weight, mean, variance)))
                 weight = tf.tensor_scatter_nd_update(weight, rows, values)
@@ -233,7 +245,10 @@ class Adam:
         return weight - missed * mean / (tf.sqrt(variance) + epsilon)
 
     def _error_of_lagging(self) -> float:
-        """Returns the squared coefficient of variation of x_i over all ages, as if the rate were constant."""
+        """Returns the squared coefficient of variation of x_i over all ages, as if the rate were constant.
+
+        Where the bias correction has it rise, at the start of a run, it is up to a quarter more.
+        """
         beta1, beta2 = self._betas()
         ages = np.arange(1, self.max_age + 1)
         x = beta2 ** (-ages / 2)
@@ -257,9 +272,13 @@ def _lags(look_ups: tf.Tensor) -> bool:
     return bool(look_ups.shape[0])
 
 
+def are_few(num_look_ups: int, num_rows: int) -> bool:
+    """Whether to deal with the rows that a step looks up is cheaper than to pass over the table."""
+    return 2 * num_look_ups <= num_rows
+
+
 def _is_sparse(gradient: tf.Tensor | tf.IndexedSlices, weight: tf.Tensor) -> bool:
-    """Whether a step looks up so few rows that to deal with them alone is cheaper than to pass over the table."""
-    return isinstance(gradient, tf.IndexedSlices) and 2 * gradient.indices.shape[0] <= weight.shape[0]
+    return isinstance(gradient, tf.IndexedSlices) and are_few(gradient.indices.shape[0], weight.shape[0])
 
 
 def _last_places(numbers: tf.Tensor, ids: tf.Tensor, first: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -286,10 +305,14 @@ class SGD:
     max_age: int = 1 << 30
 
     def unsettle(
-        self, weights: Sequence[tf.Tensor], slots: Sequence[tf.Tensor], num_look_ups: Sequence[int | None]
+        self,
+        weights: Sequence[tf.Tensor],
+        slots: Sequence[tf.Tensor],
+        num_look_ups: Sequence[int | None],
+        num_steps: int,
     ) -> Unsettled:
         """There is nothing to it."""
-        del weights, num_look_ups
+        del weights, num_look_ups, num_steps
         return Unsettled(list(slots), [], tf.zeros([2, 0]))
 
     def catch_up(

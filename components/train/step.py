@@ -49,6 +49,11 @@ class Totals(NamedTuple):
     loss: tf.Tensor
     first_bad_step: tf.Tensor
 
+    @classmethod
+    def of_no_step(cls) -> "Totals":
+        """Returns those before the first step."""
+        return cls(tf.constant(0.0), tf.constant(-1))
+
     def with_step(self, step: tf.Tensor, loss: tf.Tensor) -> "Totals":
         """Adds a step's loss."""
         is_first_bad = ~tf.math.is_finite(loss) & (self.first_bad_step < 0)
@@ -206,7 +211,7 @@ class StepMath:
         self, weights: list[tf.Tensor], slots: list[tf.Tensor], gradients: list[tf.Tensor], step: tf.Tensor
     ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """Applies the optimizer, for one step, to slots as they are saved, and leaves them so."""
-        state = self.optimizer.unsettle(weights, slots, [None for _ in weights])
+        state = self.optimizer.unsettle(weights, slots, [None for _ in weights], 1)
         weights, state = self.update(weights, state, gradients, step, tf.constant(0))
         return self.optimizer.settle(weights, state, tf.constant(1))
 

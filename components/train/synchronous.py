@@ -8,7 +8,7 @@ import tensorflow as tf
 from components.train.exchange import GradientExchange
 from components.train.input_pipeline import Window
 from components.train.negative_sampler import SeenItems
-from components.train.optimizers import Unsettled
+from components.train.optimizers import Unsettled, are_few
 from components.train.step import Batches, StepMath, Totals
 
 
@@ -16,9 +16,9 @@ class SynchronousReplicas:
     """Spreads each step over the replicas of a strategy, with one all-reduce a step.
 
     XLA compiles what a replica computes; between that stand the strategy's collectives, which work outside of XLA for
-    every strategy. The state stays where it is: a replica changes its copies of the variables in place. A table of
-    which all replicas together look up few rows in a step, at most half as many as it has, is not passed over, nor is
-    its gradient sent as a whole.
+    every strategy. The state stays where it is: a replica changes its copies of the variables in place. Of a table of
+    which all replicas together look up few rows in a step, those are sent instead of the whole gradient, and every
+    replica adds up the others' rows for itself.
     """
 
     def __init__(
@@ -41,33 +41,31 @@ class SynchronousReplicas:
         """
         self._strategy, self._math, self._seen = strategy, math, seen
         shapes = [tuple(weight.shape) for weight in weights]
-        own = math.num_look_ups(group_size)
         by_row = [
-            count is not None and 2 * math.num_replicas * count <= shape[0]
-            for count, shape in zip(own, shapes, strict=True)
+            count if count is not None and are_few(math.num_replicas * count, shape[0]) else None
+            for count, shape in zip(math.num_look_ups(group_size), shapes, strict=True)
         ]
-        exchange = GradientExchange(
-            shapes=shapes,
-            num_look_ups=[count if travels else None for count, travels in zip(own, by_row, strict=True)],
-            num_replicas=math.num_replicas,
-        )
-        by_row_names = itertools.compress(math.architecture.tables, by_row)
-        sides_by_row = sorted({"user" if "user" in name else "item" for name in by_row_names})
-        of_all = [None if count is None else math.num_replicas * count for count in exchange.num_look_ups]
-        state = math.optimizer.unsettle(weights, [], of_all)
+        exchange = GradientExchange(shapes, by_row, math.num_replicas)
+        names_by_row = itertools.compress(math.architecture.tables, by_row)
+        sides_by_row = sorted({"user" if "user" in name else "item" for name in names_by_row})
+        by_all = [None if count is None else math.num_replicas * count for count in by_row]
+        state = math.optimizer.unsettle(weights, slots, by_all, math.steps_per_call)
         with strategy.scope():
-            look_ups = [tf.Variable(value, trainable=False) for value in state.look_ups]
+            # TensorFlow has no int32 variables on a GPU.
+            look_ups = [tf.Variable(tf.cast(value, tf.int64), trainable=False) for value in state.look_ups]
             drift = tf.Variable(state.drift, trainable=False)
         copies = zip(*map(strategy.experimental_local_results, (*weights, *slots, *look_ups, drift)), strict=True)
         self._replicas = [
             _Replica(math, exchange, sides_by_row, list(variables), len(weights), len(slots)) for variables in copies
         ]
+        # On GPUs, rows that occur more than once are added up in any order: a call ends with the same state everywhere.
+        self._copies_may_differ = bool(tf.config.list_logical_devices("GPU"))
         self._run = tf.function(self._run_steps)
 
     def run(
         self, window: Window, keys: tf.Tensor, first_step: tf.Tensor, num_steps: tf.Tensor, done_before: tf.Tensor
     ) -> Totals:
-        """Takes steps; arguments and result as those of the compiled loop of one replica."""
+        """Takes steps; arguments and result as those of `TrainingLoop._run_on_one`."""
         totals: Totals = self._run(window, keys, first_step, num_steps, done_before)
         return totals
 
@@ -79,10 +77,8 @@ class SynchronousReplicas:
         def draw() -> tuple[Batches, dict[str, tf.Tensor]]:
             context = tf.distribute.get_replica_context()
             replica = context.replica_id_in_sync_group
-            batches, own_ids = self._own().draw(self._seen, window, keys, first_step, replica)
-            return batches, {
-                side: context.all_reduce(tf.distribute.ReduceOp.SUM, places) for side, places in own_ids.items()
-            }
+            batches, ids = self._own().draw(self._seen, window, keys, first_step, replica)
+            return batches, context.all_reduce(tf.distribute.ReduceOp.SUM, ids) if ids else ids
 
         def take_step(batches: Batches, ids: dict[str, tf.Tensor], index: tf.Tensor, age: tf.Tensor) -> tf.Tensor:
             own, context = self._own(), tf.distribute.get_replica_context()
@@ -105,10 +101,20 @@ class SynchronousReplicas:
             strategy.run(lambda: self._own().settle(last - first))
             return last, totals
 
-        start = (tf.constant(0), Totals(tf.constant(0.0), tf.constant(-1)))
         totals: Totals
+        start = (tf.constant(0), Totals.of_no_step())
         _, totals = tf.while_loop(lambda first, _: first < num_steps, take_steps, start)
+        if self._copies_may_differ:
+            strategy.run(self._take_up_the_first)
         return totals
+
+    def _take_up_the_first(self) -> None:
+        """Makes all replicas' copies of the state those of the first one."""
+        context = tf.distribute.get_replica_context()
+        variables = self._own().saved
+        is_first = context.replica_id_in_sync_group == 0
+        shares = [tf.where(is_first, variable, tf.zeros_like(variable)) for variable in variables]
+        _assign(variables, context.all_reduce(tf.distribute.ReduceOp.SUM, shares))
 
     def _own(self) -> "_Replica":
         """Returns the replica in whose context this is called."""
@@ -141,6 +147,7 @@ class _Replica:
         self._math, self._exchange, self._sides_by_row = math, exchange, sides_by_row
         self._weights, rest = variables[:num_weights], variables[num_weights:]
         self._slots, self._look_ups, self._drift = rest[:num_slots], rest[num_slots:-1], rest[-1]
+        self.saved = [*self._weights, *self._slots]
         self.draw = tf.function(self._draw, jit_compile=True)
         self.unsettle = tf.function(self._unsettle, jit_compile=True)
         self.gradients = tf.function(self._packed_gradients, jit_compile=True)
@@ -201,9 +208,11 @@ class _Replica:
             [tf.convert_to_tensor(variable) for variable in part]
             for part in (self._weights, self._slots, self._look_ups)
         )
-        return weights, Unsettled(slots, look_ups, tf.convert_to_tensor(self._drift))
+        return weights, Unsettled(
+            slots, [tf.cast(part, tf.int32) for part in look_ups], tf.convert_to_tensor(self._drift)
+        )
 
 
 def _assign(variables: Sequence[tf.Variable], values: Sequence[tf.Tensor]) -> None:
     for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
+        variable.assign(tf.cast(value, variable.dtype))

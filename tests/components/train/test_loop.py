@@ -31,10 +31,12 @@ def batches_of(loop: TrainingLoop, data: TrainingData, epoch: int, first_step: i
 def test_two_devices_compute_what_one_does(
     make_config: MakeConfig, make_loop: MakeLoop, data: TrainingData, changes: dict[str, float]
 ) -> None:
-    """With few look-ups a step, one device lets rows lag behind; two pass over whole tables."""
+    """With few look-ups a step, rows lag behind, and two devices tell each other rows."""
     one = make_loop(make_config(strategy="one_device", **changes))
     tensors = [[tf.constant(part) for part in parts] for parts in (one._weights, one._slots)]
-    look_ups = one.math.optimizer.unsettle(*tensors, one.math.num_look_ups(one._group_size)).look_ups
+    look_ups = one.math.optimizer.unsettle(
+        *tensors, one.math.num_look_ups(one._group_size), one._steps_per_call
+    ).look_ups
     tables_that_lag = [part.shape[0] for part in look_ups if part.shape[0]]
     assert tables_that_lag == ([data.num_users, data.num_items] * 2 if changes else [])
     losses_of_one, weights_of_one = train(one, 4)

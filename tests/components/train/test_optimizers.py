@@ -37,7 +37,7 @@ def test_adam_is_that_of_the_paper(
         gradient = tf.IndexedSlices(tf.constant(values, tf.float32), ids, tf.constant([num_rows, WIDTH]))
         rate_scale = 0.0 if 300 <= step < 330 else 1.0 - step / NUM_STEPS
         if age == 0:
-            state = adam.unsettle(weights, slots, [NUM_LOOK_UPS, None])
+            state = adam.unsettle(weights, slots, [NUM_LOOK_UPS, None], NUM_STEPS)
             # Only the usual betas let rows lag behind.
             assert bool(state.look_ups[0].shape[0]) == (can_lag and beta2 == 0.999)
         weights = catch_up(weights, state, [ids, None])
@@ -66,3 +66,10 @@ def test_adam_is_that_of_the_paper(
 
 def test_betas_near_1_are_settled_before_their_decays_are_a_long_table() -> None:
     assert Adam(learning_rate=0.01, beta1=0.9999999, beta2=1 - 2**-53, epsilon=1e-8).max_age == 500
+
+
+@pytest.mark.parametrize(("num_rows", "num_steps", "lags"), [(100, 5, True), (100, 4, False), (99, 5, False)])
+def test_rows_lag_where_few_are_looked_up_in_calls_of_some_steps(num_rows: int, num_steps: int, lags: bool) -> None:
+    adam = Adam(learning_rate=0.01, beta1=0.9, beta2=0.999, epsilon=1e-8)
+    state = adam.unsettle([tf.zeros([num_rows, 2])], [tf.zeros([num_rows, 2])] * 2, [10], num_steps)
+    assert state.look_ups[0].shape == [num_rows if lags else 0]
