@@ -31,8 +31,8 @@ class Unsettled(NamedTuple):
         look_ups: int32 [num_rows] for each table whose rows lag behind until they are looked up: when that was last,
             as the age after the step * _MOST_LOOK_UPS + the place among the step's look-ups. int32 [0] for the other
             weights.
-        drift: float32 [2, max_age + 1], or [2, 0] where nothing lags: what a row has missed that was up to date last
-            at an age.
+        drift: float32 [2, max_age + 1], or [2, 0] where nothing lags: for a row that was up to date last at an age, the
+            sums of q_i and of q_i * x_i, as `Adam` names them, over the steps since.
     """
 
     slots: list[tf.Tensor]

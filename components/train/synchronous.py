@@ -1,6 +1,5 @@
 """Replicas that take every step together, on one machine or several."""
 
-import itertools
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -46,17 +45,23 @@ class SynchronousReplicas:
             for count, shape in zip(math.num_look_ups(group_size), shapes, strict=True)
         ]
         exchange = GradientExchange(shapes, by_row, math.num_replicas)
-        names_by_row = itertools.compress(math.architecture.tables, by_row)
-        sides_by_row = sorted({"user" if "user" in name else "item" for name in names_by_row})
+        sides = zip(math.by_weight("user", "item"), by_row, strict=True)
+        sides_by_row = sorted({side for side, count in sides if side is not None and count is not None})
         by_all = [None if count is None else math.num_replicas * count for count in by_row]
         state = math.optimizer.unsettle(weights, slots, by_all, math.steps_per_call)
         with strategy.scope():
             # TensorFlow has no int32 variables on a GPU.
             look_ups = [tf.Variable(tf.cast(value, tf.int64), trainable=False) for value in state.look_ups]
             drift = tf.Variable(state.drift, trainable=False)
-        copies = zip(*map(strategy.experimental_local_results, (*weights, *slots, *look_ups, drift)), strict=True)
+
+        def copies(variables: list[tf.Variable], number: int) -> list[tf.Variable]:
+            return [strategy.experimental_local_results(variable)[number] for variable in variables]
+
         self._replicas = [
-            _Replica(math, exchange, sides_by_row, list(variables), len(weights), len(slots)) for variables in copies
+            _Replica(
+                math, exchange, sides_by_row, *(copies(part, number) for part in (weights, slots, look_ups, [drift]))
+            )
+            for number in range(len(strategy.experimental_local_results(drift)))
         ]
         # On GPUs, rows that occur more than once are added up in any order: a call ends with the same state everywhere.
         self._copies_may_differ = bool(tf.config.list_logical_devices("GPU"))
@@ -130,9 +135,10 @@ class _Replica:
         math: StepMath,
         exchange: GradientExchange,
         sides_by_row: list[str],
-        variables: list[tf.Variable],
-        num_weights: int,
-        num_slots: int,
+        weights: list[tf.Variable],
+        slots: list[tf.Variable],
+        look_ups: list[tf.Variable],
+        drift: list[tf.Variable],
     ) -> None:
         """Compiles nothing yet.
 
@@ -140,13 +146,11 @@ class _Replica:
             math: What a step computes.
             exchange: How gradients travel.
             sides_by_row: "user", "item": the tables of these travel as rows.
-            variables: Copies of the weights, of the optimizer's slots, of `Unsettled.look_ups` and `Unsettled.drift`.
-            num_weights: How many of them are weights.
-            num_slots: How many are slots.
+            weights, slots, look_ups, drift: Its copies of the weights, of the optimizer's slots, of
+                `Unsettled.look_ups`, as int64, and of `Unsettled.drift`, the only one in its list.
         """
         self._math, self._exchange, self._sides_by_row = math, exchange, sides_by_row
-        self._weights, rest = variables[:num_weights], variables[num_weights:]
-        self._slots, self._look_ups, self._drift = rest[:num_slots], rest[num_slots:-1], rest[-1]
+        self._weights, self._slots, self._look_ups, (self._drift,) = weights, slots, look_ups, drift
         self.saved = [*self._weights, *self._slots]
         self.draw = tf.function(self._draw, jit_compile=True)
         self.unsettle = tf.function(self._unsettle, jit_compile=True)
@@ -204,13 +208,11 @@ class _Replica:
         _assign(self._slots, slots)
 
     def _read(self) -> tuple[list[tf.Tensor], Unsettled]:
-        weights, slots, look_ups = (
-            [tf.convert_to_tensor(variable) for variable in part]
-            for part in (self._weights, self._slots, self._look_ups)
+        weights, slots = (
+            [tf.convert_to_tensor(variable) for variable in part] for part in (self._weights, self._slots)
         )
-        return weights, Unsettled(
-            slots, [tf.cast(part, tf.int32) for part in look_ups], tf.convert_to_tensor(self._drift)
-        )
+        look_ups = [tf.cast(variable, tf.int32) for variable in self._look_ups]
+        return weights, Unsettled(slots, look_ups, tf.convert_to_tensor(self._drift))
 
 
 def _assign(variables: Sequence[tf.Variable], values: Sequence[tf.Tensor]) -> None:
