@@ -16,7 +16,7 @@ from components.train.asynchronous import AsynchronousWorkers
 from components.train.config import TrainConfig
 from components.train.exchange import GradientExchange
 from components.train.input_pipeline import TrainingData, Window
-from components.train.model import Weights, neumf_logits
+from components.train.model import Architecture, Weights, neumf_logits
 from components.train.negative_sampler import SeenItems
 from components.train.optimizers import Unsettled
 from components.train.phases import Phase
@@ -25,11 +25,6 @@ from components.train.synchronous import SynchronousReplicas
 
 # Examples that are drawn at once: enough to keep all cores busy, little beside the data.
 _EXAMPLES_PER_CALL = 1 << 21
-# On a CPU, XLA runs products as small as the upper layers' on one thread: parts of a batch keep other cores busy. On
-# two cores, two parts were the best up to 16,384 examples and four at 32,768. Not a number that depends on the cores:
-# sums must come in the same order on any machine.
-_EXAMPLES_PER_PART = 8192
-_MOST_PARTS = 4
 
 
 @dataclass
@@ -96,7 +91,7 @@ class TrainingLoop:
             window_rows=data.window_rows,
             num_replicas=num_replicas,
             groups_per_replica=groups,
-            num_parts=_num_parts(groups * self._group_size, strategy),
+            is_in_parts=_is_in_parts(strategy, phase.architecture),
             steps_per_call=self._steps_per_call,
             decay=self._decay(phase),
         )
@@ -377,11 +372,11 @@ class TrainingLoop:
         )
 
 
-def _num_parts(num_examples: int, strategy: tf.distribute.Strategy) -> int:
-    """Returns in how many parts a replica's step passes the upper layers: one, except on CPUs."""
-    if isinstance(strategy, tf.distribute.TPUStrategy) or tf.config.list_logical_devices("GPU"):
-        return 1
-    return min(_MOST_PARTS, max(2, round(num_examples / _EXAMPLES_PER_PART)))
+def _is_in_parts(strategy: tf.distribute.Strategy, architecture: Architecture) -> bool:
+    """Whether a replica computes its gradients in two parts: on a CPU, XLA runs products as small on one thread."""
+    # Not as many as there are cores: sums must come in the same order on any machine.
+    is_on_cpu = not (isinstance(strategy, tf.distribute.TPUStrategy) or tf.config.list_logical_devices("GPU"))
+    return is_on_cpu and len(architecture.mlp_layers) > 1
 
 
 def _on_device(seen: SeenItems) -> SeenItems:

@@ -1,6 +1,8 @@
 """NeuMF (He et al., "Neural collaborative filtering", WWW 2017): matrix factorization beside a perceptron."""
 
+import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,12 +95,12 @@ def neumf_logits(
     users: tf.Tensor,
     items: tf.Tensor,
     precision: str = "float32",
-    num_parts: int = 1,
+    item_part: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Scores groups of items, each group for one user.
 
-    What a group shares is computed once: a user's embedding and its half of the first layer. Where there are clearly
-    more pairs than items, the items' half of it is computed once for each item of the catalogue instead of once a pair.
+    What a group shares is computed once: a user's embedding and its half of the first layer. So is the items' half of
+    it, for the whole catalogue, where that is less work than to compute it for each pair.
 
     Args:
         architecture: The shape of the model.
@@ -107,8 +109,7 @@ def neumf_logits(
         items: integer [num_groups, group_size].
         precision: Of the matrix products' inputs, "float32" or, where XLA compiles, "bfloat16"; sums are float32 in
             any case.
-        num_parts: In how many parts, which a processor's cores compute side by side, the pairs pass the layers above
-            the first. More than 1 needs static shapes.
+        item_part: What `first_layer_of_items` returned for all pairs, where these are only part of them.
 
     Returns:
         float32 [num_groups, group_size], the logits of an interaction.
@@ -125,9 +126,32 @@ def neumf_logits(
         user_factors = tf.gather(tables[0], users) * output_kernel[:num_factors, 0]
         logits += tf.reduce_sum(tf.gather(tables[1], items) * user_factors[:, None], axis=-1)
     if architecture.mlp_layers:
-        hidden = _perceptron(architecture, tables[-2:], dense[:-2], users, items, precision, num_parts)
+        if item_part is None and None not in items.shape:
+            item_part = first_layer_of_items(architecture, weights, math.prod(items.shape), precision)
+        hidden = _perceptron(architecture, tables[-2:], dense[:-2], users, items, precision, item_part)
         logits += tf.reshape(tf.matmul(hidden, output_kernel[num_factors:]), shape)
     return logits
+
+
+def first_layer_of_items(
+    architecture: Architecture, weights: Sequence[tf.Tensor], num_pairs: int, precision: str = "float32"
+) -> tf.Tensor | None:
+    """Returns the items' half of the first hidden layer, without the bias, where it pays to share it among the pairs.
+
+    Args:
+        architecture: The shape of the model.
+        weights: In the order of `Architecture.weight_shapes`.
+        num_pairs: How many pairs are to be scored.
+        precision: As `neumf_logits` has it.
+
+    Returns:
+        float32 [num_items, mlp_layers[1]]; None where there is no such layer, or the pairs are too few.
+    """
+    if len(architecture.mlp_layers) < 2 or num_pairs <= _TABLE_PAYS_FROM * architecture.num_items:
+        return None
+    num_tables = len(architecture.tables)
+    item_table, kernel = weights[num_tables - 1], weights[num_tables]
+    return _matmul(item_table, kernel[architecture.mlp_layers[0] // 2 :], precision)
 
 
 def neumf_catalogue_logits(architecture: Architecture, weights: Sequence[tf.Tensor], users: tf.Tensor) -> tf.Tensor:
@@ -172,7 +196,7 @@ def _perceptron(
     users: tf.Tensor,
     items: tf.Tensor,
     precision: str,
-    num_parts: int,
+    item_part: tf.Tensor | None,
 ) -> tf.Tensor:
     """Returns the last hidden layer, float32 [num_groups * group_size, width]."""
     user_table, item_table = tables
@@ -183,16 +207,12 @@ def _perceptron(
     kernel, bias = dense[:2]
     half, width = architecture.mlp_layers[0] // 2, architecture.mlp_layers[1]
     user_part = _matmul(user_rows, kernel[:half], precision) + bias
-    if flat_items.shape[0] is not None and flat_items.shape[0] > _TABLE_PAYS_FROM * architecture.num_items:
-        item_part = tf.gather(_matmul(item_table, kernel[half:], precision), flat_items)
+    if item_part is None:
+        pairs_part = _matmul(tf.gather(item_table, flat_items), kernel[half:], precision)
     else:
-        item_part = _matmul(tf.gather(item_table, flat_items), kernel[half:], precision)
-    hidden = tf.reshape(tf.nn.relu(user_part[:, None] + tf.reshape(item_part, [-1, group_size, width])), [-1, width])
-    if num_parts == 1:
-        return _upper_layers(hidden, dense[2:], precision)
-    bounds = [part * hidden.shape[0] // num_parts for part in range(num_parts + 1)]
-    parts = [_upper_layers(hidden[start:end], dense[2:], precision) for start, end in itertools.pairwise(bounds)]
-    return tf.concat(parts, axis=0)
+        pairs_part = tf.gather(item_part, flat_items)
+    hidden = tf.nn.relu(user_part[:, None] + tf.reshape(pairs_part, [-1, group_size, width]))
+    return _upper_layers(tf.reshape(hidden, [-1, width]), dense[2:], precision)
 
 
 def _upper_layers(hidden: tf.Tensor, dense: Sequence[tf.Tensor], precision: str) -> tf.Tensor:
@@ -203,23 +223,24 @@ def _upper_layers(hidden: tf.Tensor, dense: Sequence[tf.Tensor], precision: str)
 
 def _matmul(a: tf.Tensor, b: tf.Tensor, precision: str) -> tf.Tensor:
     """Returns a @ b in float32, from inputs that are rounded to `precision` first; its gradients likewise."""
-    return tf.matmul(a, b) if precision == "float32" else _bfloat16_matmul(a, b)
+    # Products ask for float32 out of bfloat16 inputs, which a processor with bfloat16 instructions multiplies twice as
+    # fast as float32; with a bfloat16 output it is slower (measured).
+    dot = tf.matmul if precision == "float32" else functools.partial(tf.matmul, output_type=tf.float32)
 
+    @tf.custom_gradient
+    def product(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+        a, b = tf.cast(a, precision), tf.cast(b, precision)
 
-@tf.custom_gradient
-def _bfloat16_matmul(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    # The products ask for float32 out of bfloat16 inputs, which a processor with bfloat16 instructions multiplies twice
-    # as fast as float32; with a bfloat16 output it is slower (measured).
-    a, b = tf.cast(a, tf.bfloat16), tf.cast(b, tf.bfloat16)
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            upstream = tf.cast(upstream, precision)
+            # On a processor, a narrow kernel's gradient takes twice as long as its transpose. The axis in front keeps
+            # XLA from folding the transposition into the product.
+            transposed = dot(upstream, a, transpose_a=True)
+            return dot(upstream, b, transpose_b=True), tf.transpose(transposed[None], [0, 2, 1])[0]
 
-    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        upstream = tf.cast(upstream, tf.bfloat16)
-        return (
-            tf.matmul(upstream, b, transpose_b=True, output_type=tf.float32),
-            tf.matmul(a, upstream, transpose_a=True, output_type=tf.float32),
-        )
+        return dot(a, b), gradient
 
-    return tf.matmul(a, b, output_type=tf.float32), gradient
+    return product(a, b)
 
 
 def build_keras_model(architecture: Architecture, weights: Sequence[NDArray[np.float32]]) -> keras.Model:

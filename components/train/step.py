@@ -1,5 +1,6 @@
 """What a training step computes, as functions of tensors: the same for every strategy."""
 
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -8,11 +9,15 @@ import tensorflow as tf
 from components.train.config import TrainConfig
 from components.train.epoch_order import shuffled_rows
 from components.train.input_pipeline import Window
-from components.train.model import Architecture, neumf_logits
+from components.train.model import Architecture, first_layer_of_items, neumf_logits
 from components.train.negative_sampler import SeenItems, sample_train_negatives
-from components.train.optimizers import Optimizer, Unsettled
+from components.train.optimizers import LAGGING_PAYS_FROM, Optimizer, Unsettled
 
 _T = TypeVar("_T")
+_Gradients = list[tf.Tensor | tf.IndexedSlices | None]
+
+# A part needs at least one group, and the first may be larger.
+_FEWEST_GROUPS_IN_PARTS = 8
 
 
 class Batches(NamedTuple):
@@ -36,6 +41,10 @@ class Batches(NamedTuple):
         """Returns one step's batch."""
         # Gathered, because XLA compiles a slice anew for each place that it is told from outside.
         return Batches(*(None if part is None else tf.gather(part, step) for part in self))
+
+    def groups(self, start: int, end: int) -> "Batches":
+        """Returns some groups of one step's batch."""
+        return Batches(*(None if part is None else part[start:end] for part in self))
 
 
 class Totals(NamedTuple):
@@ -71,7 +80,7 @@ class StepMath:
         window_rows: Rows of a full window.
         num_replicas: How many share a global batch.
         groups_per_replica: Groups (of a positive and its negatives, or of one ready example) of one replica's step.
-        num_parts: In how many parts they pass the upper layers: see `neumf_logits`.
+        is_in_parts: Whether the gradients are computed in two parts, which a processor's cores do side by side.
         steps_per_call: Steps whose batches are drawn at once.
         decay: The steps of the whole run between which the learning rate falls from its full height to 0, or None.
     """
@@ -82,7 +91,7 @@ class StepMath:
     window_rows: int
     num_replicas: int
     groups_per_replica: int
-    num_parts: int
+    is_in_parts: bool
     steps_per_call: int
     decay: tuple[int, int] | None
 
@@ -121,26 +130,59 @@ class StepMath:
             weights: The model's.
             batch: One step's, of one replica.
         """
+        num_groups, group_size = batch.items.shape
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            item_part = first_layer_of_items(self.architecture, weights, num_groups * group_size, self.config.precision)
+        shared = [] if item_part is None else [item_part]
+        parts = [
+            self._gradients_of_part(weights, shared, batch.groups(*bounds))
+            for bounds in self._bounds_of_parts(num_groups)
+        ]
+        summed_loss = tf.add_n([loss for loss, _ in parts])
+        gradients = functools.reduce(_added, [of_part for _, of_part in parts])
+        if shared:
+            *gradients, of_shared = gradients
+            gradients = _added(gradients, tape.gradient(item_part, weights, of_shared))
+        if not self.config.row_regularization:
+            return summed_loss, gradients
+        penalty, gradients = self._add_row_regularization(weights, gradients, batch)
+        return summed_loss + penalty, gradients
+
+    def _bounds_of_parts(self, num_groups: int) -> list[tuple[int, int]]:
+        if not self.is_in_parts or num_groups < _FEWEST_GROUPS_IN_PARTS:
+            return [(0, num_groups)]
+        # XLA lets the parts use one another's buffers, and wait for each other there, depending on which is larger.
+        # Measured: where Adam's rows lag behind, halves are fastest, and else a first part that is larger by a little.
+        looks_up_few = LAGGING_PAYS_FROM * num_groups <= self.architecture.num_users
+        middle = num_groups // 2 + (0 if looks_up_few else 2)
+        return [(0, middle), (middle, num_groups)]
+
+    def _gradients_of_part(
+        self, weights: list[tf.Tensor], shared: list[tf.Tensor], batch: Batches
+    ) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
+        """Returns some groups' summed loss and their share of the gradients.
+
+        Args:
+            weights: The model's.
+            shared: The items' half of the first layer, if it is shared by all parts. Then the gradients are with
+                respect to it, too, and not through it.
+            batch: The groups.
+        """
         group_size = batch.items.shape[-1]
         labels = batch.labels
         if labels is None:
             labels = tf.broadcast_to(tf.one_hot(0, group_size), batch.items.shape)
         group_weights = batch.is_valid if batch.weights is None else batch.is_valid * batch.weights
         with tf.GradientTape() as tape:
-            tape.watch(weights)
-            logits = neumf_logits(
-                self.architecture, weights, batch.users, batch.items, self.config.precision, self.num_parts
-            )
+            tape.watch([weights, shared])
+            logits = neumf_logits(self.architecture, weights, batch.users, batch.items, self.config.precision, *shared)
             losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
             summed_loss = tf.reduce_sum(losses * group_weights[:, None])
             # Scaled once, by the examples of a full global batch: replicas add their shares up, and an example counts
             # for as much in the last batch, part of which is padding, as in any other.
             loss = summed_loss / self.examples_per_step(group_size)
-        gradients = tape.gradient(loss, weights)
-        if not self.config.row_regularization:
-            return summed_loss, gradients
-        penalty, gradients = self._add_row_regularization(weights, gradients, batch)
-        return summed_loss + penalty, gradients
+        return summed_loss, tape.gradient(loss, [*weights, *shared])
 
     def examples_per_step(self, group_size: int) -> int:
         """Returns the examples of a full global batch."""
@@ -168,7 +210,7 @@ class StepMath:
             shrinkage = (2.0 * factor / self.examples_per_step(group_size)) * counts[:, None] * rows
             gradient = gradients[index]
             if isinstance(gradient, tf.IndexedSlices):
-                # The tape reports the rows in the order in which they were looked up.
+                # The rows come in the order in which they were looked up.
                 values = tf.reshape(gradient.values, rows.shape) + shrinkage
                 result[index] = tf.IndexedSlices(values, ids, gradient.dense_shape)
             else:
@@ -233,3 +275,17 @@ class StepMath:
     def _l2_factors(self) -> list[float]:
         mlp = self.config.mlp_regularization[1:] if self.architecture.mlp_layers else ()
         return self.architecture.l2_factors(self.config.mf_regularization, mlp)
+
+
+def _added(first: _Gradients, second: _Gradients) -> _Gradients:
+    """Returns the sums of two lists of gradients, in which None is nothing; looked-up rows come in order."""
+    sums: _Gradients = []
+    for a, b in zip(first, second, strict=True):
+        if a is None or b is None:
+            sums.append(b if a is None else a)
+        elif isinstance(a, tf.IndexedSlices):
+            values, indices = (tf.concat(part, axis=0) for part in ((a.values, b.values), (a.indices, b.indices)))
+            sums.append(tf.IndexedSlices(values, indices, a.dense_shape))
+        else:
+            sums.append(a + b)
+    return sums
