@@ -152,7 +152,7 @@ PRESETS: Mapping[str, Preset] = {
                 "train": {
                     "num_epochs": 2,
                     "global_batch_size": 500,
-                    # Two widths would leave no layer above the first: those train in parts.
+                    # Two hidden layers: a smaller model leaves parts of the code untried.
                     "mlp_layers": [16, 8, 4],
                     "mlp_regularization": [0.0, 0.0, 0.0],
                 },

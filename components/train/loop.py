@@ -373,7 +373,7 @@ class TrainingLoop:
 
 
 def _is_in_parts(strategy: tf.distribute.Strategy, architecture: Architecture) -> bool:
-    """Whether a replica computes its gradients in two parts: on a CPU, XLA runs products as small on one thread."""
+    """Whether a replica computes its gradients in two parts: on a CPU, XLA runs products this small on one thread."""
     # Not as many as there are cores: sums must come in the same order on any machine.
     is_on_cpu = not (isinstance(strategy, tf.distribute.TPUStrategy) or tf.config.list_logical_devices("GPU"))
     return is_on_cpu and len(architecture.mlp_layers) > 1

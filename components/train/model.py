@@ -1,6 +1,5 @@
 """NeuMF (He et al., "Neural collaborative filtering", WWW 2017): matrix factorization beside a perceptron."""
 
-import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -99,8 +98,8 @@ def neumf_logits(
 ) -> tf.Tensor:
     """Scores groups of items, each group for one user.
 
-    What a group shares is computed once: a user's embedding and its half of the first layer. So is the items' half of
-    it, for the whole catalogue, where that is less work than to compute it for each pair.
+    What a group shares is computed once: a user's embedding and its half of the first layer. Where there are clearly
+    more pairs than items, the items' half of it is computed once for each item of the catalogue instead of once a pair.
 
     Args:
         architecture: The shape of the model.
@@ -109,7 +108,8 @@ def neumf_logits(
         items: integer [num_groups, group_size].
         precision: Of the matrix products' inputs, "float32" or, where XLA compiles, "bfloat16"; sums are float32 in
             any case.
-        item_part: What `first_layer_of_items` returned for all pairs, where these are only part of them.
+        item_part: What `first_layer_of_items` returned, where these pairs are only part of those that share it; None to
+            decide by these pairs.
 
     Returns:
         float32 [num_groups, group_size], the logits of an interaction.
@@ -221,26 +221,29 @@ def _upper_layers(hidden: tf.Tensor, dense: Sequence[tf.Tensor], precision: str)
     return hidden
 
 
-def _matmul(a: tf.Tensor, b: tf.Tensor, precision: str) -> tf.Tensor:
-    """Returns a @ b in float32, from inputs that are rounded to `precision` first; its gradients likewise."""
-    # Products ask for float32 out of bfloat16 inputs, which a processor with bfloat16 instructions multiplies twice as
-    # fast as float32; with a bfloat16 output it is slower (measured).
-    dot = tf.matmul if precision == "float32" else functools.partial(tf.matmul, output_type=tf.float32)
+def _matmul(a: tf.Tensor, kernel: tf.Tensor, precision: str) -> tf.Tensor:
+    """Returns a @ kernel in float32, from inputs that are rounded to `precision` first; its gradients likewise."""
+    if precision != "float32":
+        return _bfloat16_matmul(a, kernel)
+    # Of the transposed kernel, the gradient is a transposed product, which on a processor takes half the time where the
+    # kernel is narrow. The axis in front keeps XLA from folding the transposition into the product.
+    return tf.matmul(a, tf.transpose(kernel[None], [0, 2, 1])[0], transpose_b=True)
 
-    @tf.custom_gradient
-    def product(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-        a, b = tf.cast(a, precision), tf.cast(b, precision)
 
-        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            upstream = tf.cast(upstream, precision)
-            # On a processor, a narrow kernel's gradient takes twice as long as its transpose. The axis in front keeps
-            # XLA from folding the transposition into the product.
-            transposed = dot(upstream, a, transpose_a=True)
-            return dot(upstream, b, transpose_b=True), tf.transpose(transposed[None], [0, 2, 1])[0]
+@tf.custom_gradient
+def _bfloat16_matmul(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    # The products ask for float32 out of bfloat16 inputs, which a processor with bfloat16 instructions multiplies twice
+    # as fast as float32; with a bfloat16 output it is slower (measured).
+    a, b = tf.cast(a, tf.bfloat16), tf.cast(b, tf.bfloat16)
 
-        return dot(a, b), gradient
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        upstream = tf.cast(upstream, tf.bfloat16)
+        return (
+            tf.matmul(upstream, b, transpose_b=True, output_type=tf.float32),
+            tf.matmul(a, upstream, transpose_a=True, output_type=tf.float32),
+        )
 
-    return product(a, b)
+    return tf.matmul(a, b, output_type=tf.float32), gradient
 
 
 def build_keras_model(architecture: Architecture, weights: Sequence[NDArray[np.float32]]) -> keras.Model:

@@ -14,7 +14,7 @@ _SMALLEST_DECAY = 1e-10
 _LARGEST_AGE = 500
 # From so many rows for each look-up of a step on, to let the others lag behind is faster than to move them all
 # (measured; at 7.4, it is slower), unless a settlement, which moves them all, comes after fewer steps than these.
-LAGGING_PAYS_FROM = 10
+_LAGGING_PAYS_FROM = 10
 _FEWEST_STEPS = 5
 # Ages and places share an int32.
 _MOST_LOOK_UPS = 2**31 // (_LARGEST_AGE + 1)
@@ -154,7 +154,7 @@ class Adam:
         """Lets the rows of those tables lag behind of which a step looks up few."""
         may_lag = min(num_steps, self.max_age) >= _FEWEST_STEPS and self._error_of_lagging() <= _LARGEST_ERROR
         lags = [
-            may_lag and count is not None and LAGGING_PAYS_FROM * count <= weight.shape[0] and count <= _MOST_LOOK_UPS
+            may_lag and count is not None and _LAGGING_PAYS_FROM * count <= weight.shape[0] and count <= _MOST_LOOK_UPS
             for weight, count in zip(weights, num_look_ups, strict=True)
         ]
         look_ups = [tf.zeros([lag * weight.shape[0]], tf.int32) for weight, lag in zip(weights, lags, strict=True)]

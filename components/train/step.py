@@ -11,13 +11,13 @@ from components.train.epoch_order import shuffled_rows
 from components.train.input_pipeline import Window
 from components.train.model import Architecture, first_layer_of_items, neumf_logits
 from components.train.negative_sampler import SeenItems, sample_train_negatives
-from components.train.optimizers import LAGGING_PAYS_FROM, Optimizer, Unsettled
+from components.train.optimizers import Optimizer, Unsettled
 
 _T = TypeVar("_T")
-_Gradients = list[tf.Tensor | tf.IndexedSlices | None]
+Gradients = list[tf.Tensor | tf.IndexedSlices | None]
 
-# A part needs at least one group, and the first may be larger.
-_FEWEST_GROUPS_IN_PARTS = 8
+# Below, there is nothing to gain.
+_FEWEST_GROUPS_IN_PARTS = 16
 
 
 class Batches(NamedTuple):
@@ -123,7 +123,7 @@ class StepMath:
         weights = None if window.weights is None else tf.gather(window.weights, rows)
         return Batches(users, tf.concat([positives[..., None], negatives], axis=-1), None, is_valid, weights)
 
-    def gradients(self, weights: list[tf.Tensor], batch: Batches) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    def gradients(self, weights: list[tf.Tensor], batch: Batches) -> tuple[tf.Tensor, Gradients]:
         """Returns a replica's summed loss and its share of the gradient of the global batch's mean loss.
 
         Args:
@@ -152,15 +152,16 @@ class StepMath:
     def _bounds_of_parts(self, num_groups: int) -> list[tuple[int, int]]:
         if not self.is_in_parts or num_groups < _FEWEST_GROUPS_IN_PARTS:
             return [(0, num_groups)]
-        # XLA lets the parts use one another's buffers, and wait for each other there, depending on which is larger.
-        # Measured: where Adam's rows lag behind, halves are fastest, and else a first part that is larger by a little.
-        looks_up_few = LAGGING_PAYS_FROM * num_groups <= self.architecture.num_users
-        middle = num_groups // 2 + (0 if looks_up_few else 2)
+        # XLA gives several intermediate results the same memory, so that one part may wait until the other has read its
+        # own there. Which do depends on their sizes and on what else a step computes. Measured: where a step looks up
+        # few of the users, so that their rows lag behind, halves are faster; else a first part that is larger by one.
+        looks_up_few = 10 * num_groups <= self.architecture.num_users
+        middle = num_groups // 2 + (0 if looks_up_few else 1)
         return [(0, middle), (middle, num_groups)]
 
     def _gradients_of_part(
         self, weights: list[tf.Tensor], shared: list[tf.Tensor], batch: Batches
-    ) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
+    ) -> tuple[tf.Tensor, Gradients]:
         """Returns some groups' summed loss and their share of the gradients.
 
         Args:
@@ -277,9 +278,12 @@ class StepMath:
         return self.architecture.l2_factors(self.config.mf_regularization, mlp)
 
 
-def _added(first: _Gradients, second: _Gradients) -> _Gradients:
-    """Returns the sums of two lists of gradients, in which None is nothing; looked-up rows come in order."""
-    sums: _Gradients = []
+def _added(first: Gradients, second: Gradients) -> Gradients:
+    """Returns the sums of two lists of gradients, both of which have rows where one has.
+
+    None is nothing; rows that were looked up come one after the other, those of the first list first.
+    """
+    sums: Gradients = []
     for a, b in zip(first, second, strict=True):
         if a is None or b is None:
             sums.append(b if a is None else a)
