@@ -153,7 +153,7 @@ def test_a_gpu_computes_a_step_in_one_piece(
 @pytest.mark.parametrize(
     ("num_factors", "mlp_layers", "num_groups", "precision", "row_regularization", "has_labels"),
     [
-        (4, (8, 6, 4), 7, "float32", 0.0, False),
+        (4, (8, 6, 4), 16, "float32", 0.0, False),
         (4, (8, 6, 4), 20, "float32", 0.02, False),
         (4, (8, 6, 4), 21, "float32", 0.0, True),
         (4, (8, 6, 4), 440, "bfloat16", 0.0, False),
