@@ -32,6 +32,8 @@ NEUMF = Path(sys.executable).with_name("neumf")
 OURS = "`neumf train`"
 PROGRAMS = ("ours", "bare", "official", "recbole")
 MLPERF_BATCH = 99_000
+# RecBole's default train_batch_size.
+RECBOLE_BATCH = 2_048
 # Barely more than the 20 ratings that each user has at least: the tables are ml-20m's, an epoch is a seventh of its.
 MADE_UP_ROWS = 3_000_000
 _EVAL_PREBATCH_SIZE = 100_000
@@ -53,7 +55,7 @@ class Run:
     Attributes:
         program: As the table names it.
         shape: Name of the shape.
-        global_batch_size: Examples in a step.
+        global_batch_size: Examples in a step of ours, and of the program's unless its name says otherwise.
         examples_per_s: Of the median epoch, or of the median of some intervals of steady steps.
         peak_bytes: Of the process tree, from `measure`; preparing of data in the same process counts.
         first_step_s: From the start of the process to the first step. None: not measured.
@@ -206,17 +208,18 @@ class Bench:
         program = "official training loop"
         return self._run_peer(program, shape, global_batch_size, command, official_variables(), seconds)
 
-    def run_recbole(self, shape: Shape, global_batch_size: int) -> Run:
-        """Measures RecBole over an epoch or two."""
+    def run_recbole(self, shape: Shape, global_batch_size: int, own_batch: bool = False) -> Run:
+        """Measures RecBole over an epoch or two, at this batch or at the one that it comes with."""
         data_path = self.work / "recbole"
         atomic_file = data_path / shape.name / f"{shape.name}.inter"
         if not atomic_file.exists():
             columns = {"raw_user_id": "user_id:token", "raw_item_id": "item_id:token", "timestamp": "timestamp:float"}
             write_interactions(self.ratings(shape), atomic_file, columns, "\t")
         command = [str(RECBOLE_PYTHON), "-m", "benchmarks.recbole.measure_training", "--data-path", str(data_path)]
-        command += ["--shape", shape.name, "--batch", str(global_batch_size)]
+        command += ["--shape", shape.name, "--batch", str(RECBOLE_BATCH if own_batch else global_batch_size)]
         command += ["--epochs", str(_RECBOLE_EPOCHS[shape.name])]
-        return self._run_peer("RecBole", shape, global_batch_size, command, os.environ)
+        program = f"RecBole at its own batch, {RECBOLE_BATCH:,}" if own_batch else "RecBole"
+        return self._run_peer(program, shape, global_batch_size, command, os.environ)
 
     def _run_peer(
         self,
@@ -343,6 +346,9 @@ def plan_runs(
                 yield f"official loop, {name}, {batch:,}", lambda s=shape, b=batch: bench.run_official(s, b)
             if "recbole" in programs and name in _RECBOLE_EPOCHS:
                 yield f"RecBole, {name}, {batch:,}", lambda s=shape, b=batch: bench.run_recbole(s, b)
+                if batch != RECBOLE_BATCH:
+                    label = f"RecBole at its own batch, {name}, {batch:,}"
+                    yield label, lambda s=shape, b=batch: bench.run_recbole(s, b, own_batch=True)
 
 
 def default_mirror() -> str:

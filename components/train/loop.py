@@ -21,6 +21,7 @@ from components.train.negative_sampler import SeenItems
 from components.train.optimizers import Unsettled
 from components.train.phases import Phase
 from components.train.step import StepMath, Totals
+from components.train.strategy import is_on_cpu
 from components.train.synchronous import SynchronousReplicas
 
 # Examples that are drawn at once: enough to keep all cores busy, little beside the data.
@@ -375,8 +376,7 @@ class TrainingLoop:
 def _is_in_parts(strategy: tf.distribute.Strategy, architecture: Architecture) -> bool:
     """Whether a replica computes its gradients in two parts: on a CPU, XLA runs products this small on one thread."""
     # Not as many as there are cores: sums must come in the same order on any machine.
-    is_on_cpu = not (isinstance(strategy, tf.distribute.TPUStrategy) or tf.config.list_logical_devices("GPU"))
-    return is_on_cpu and len(architecture.mlp_layers) > 1
+    return is_on_cpu(strategy) and len(architecture.mlp_layers) > 1
 
 
 def _on_device(seen: SeenItems) -> SeenItems:

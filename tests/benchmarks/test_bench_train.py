@@ -43,11 +43,11 @@ def test_table_has_medians_ranges_and_how_many_times_as_fast_ours_is() -> None:
 
 def test_a_round_takes_the_programs_in_turn_for_each_batch(tmp_path: Path) -> None:
     bench = Bench(tmp_path, "", 3_000_000, (), with_official=False)
-    labels = [label for label, _ in plan_runs(bench, ["ml-1m", "mlperf"], [4_096, 8_192], ["ours", "recbole"], False)]
-    assert labels == ["ours, ml-1m, 4,096", "RecBole, ml-1m, 4,096", "ours, ml-1m, 8,192", "RecBole, ml-1m, 8,192",
-                      "ours, mlperf, 99,000"]  # fmt: skip
-    labels = [label for label, _ in plan_runs(bench, ["ml-20m"], [4_096], ["ours", "recbole"], False)]
-    assert labels == ["ours, ml-20m, 4,096", "RecBole, ml-20m, 4,096"]
+    labels = [label for label, _ in plan_runs(bench, ["ml-1m", "mlperf"], [2_048, 4_096], ["ours", "recbole"], False)]
+    assert labels == ["ours, ml-1m, 2,048", "RecBole, ml-1m, 2,048", "ours, ml-1m, 4,096", "RecBole, ml-1m, 4,096",
+                      "RecBole at its own batch, ml-1m, 4,096", "ours, mlperf, 99,000"]  # fmt: skip
+    labels = [label for label, _ in plan_runs(bench, ["ml-20m"], [2_048], ["ours", "recbole"], False)]
+    assert labels == ["ours, ml-20m, 2,048", "RecBole, ml-20m, 2,048"]
     labels = [label for label, _ in plan_runs(bench, ["mlperf"], [], ["bare", "official", "recbole"], True)]
     assert labels == [
         "bare step, mlperf, 99,000",

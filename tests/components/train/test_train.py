@@ -175,6 +175,27 @@ def test_a_run_that_is_told_to_stop_saves_first(examples: Path, tmp_path: Path, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "flags", "are_apart"),
+    [
+        ("global_batch_size=1000", "", True),
+        ("global_batch_size=1000", "--xla_multiheap_size_constraint_per_heap=-1", False),
+        ("global_batch_size=40000", "", False),
+    ],
+    ids=["small", "not wanted", "large"],
+)
+def test_the_results_of_a_small_step_share_no_memory(
+    examples: Path, tmp_path: Path, setting: str, flags: str, are_apart: bool
+) -> None:
+    """What XLA reports of the memory that it gave the loop: one block that is divided, or one block for each result."""
+    environment = {**os.environ, "XLA_FLAGS": f"--xla_dump_to={tmp_path / 'xla'} {flags}"}
+    subprocess.run(command_of(examples, tmp_path / "model", "num_epochs=1", setting), check=True, env=environment)
+    (report,) = (tmp_path / "xla").glob("*_run_on_one_*buffer-assignment.txt")
+    num_blocks = report.read_text().count("preallocated-temp:")
+    assert num_blocks > 20 if are_apart else num_blocks == 1
+
+
+@pytest.mark.slow
 def test_records_read_window_by_window_train_like_those_in_memory(
     make_config: Make, examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
