@@ -296,7 +296,8 @@ def _as_options(step: str, settings: Mapping[str, object]) -> list[str]:
 def format_table(runs: list[Run]) -> str:
     """Returns the Markdown table: a line for each program, shape and batch, with medians over its runs.
 
-    The ratio is the median of our examples/s of the same shape and batch by the line's: how many times as fast ours is.
+    The ratio is the median of our examples/s, of the line's shape and batch, by the line's: how many times as fast ours
+    is.
     """
     by_line: dict[tuple[str, int, str], list[Run]] = {}
     for run in runs:

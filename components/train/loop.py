@@ -1,8 +1,10 @@
 """The training loop: many steps in one call of a compiled function, negatives drawn where they are used."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,15 +15,15 @@ from components.ncf.counter_random import Stream, derive_key
 from components.ncf.errors import InputError
 from components.ncf.ranking import ScoreCandidates
 from components.train.asynchronous import AsynchronousWorkers
+from components.train.compilation import are_buffers_small, keeping_buffers_apart
 from components.train.config import TrainConfig
 from components.train.exchange import GradientExchange
 from components.train.input_pipeline import TrainingData, Window
-from components.train.model import Architecture, Weights, neumf_logits
+from components.train.model import Weights, neumf_logits
 from components.train.negative_sampler import SeenItems
 from components.train.optimizers import Unsettled
 from components.train.phases import Phase
 from components.train.step import StepMath, Totals
-from components.train.strategy import is_on_cpu
 from components.train.synchronous import SynchronousReplicas
 
 # Examples that are drawn at once: enough to keep all cores busy, little beside the data.
@@ -92,7 +94,9 @@ class TrainingLoop:
             window_rows=data.window_rows,
             num_replicas=num_replicas,
             groups_per_replica=groups,
-            is_in_parts=_is_in_parts(strategy, phase.architecture),
+            # On a CPU, XLA runs products this small on one thread. Two parts, not as many as there are cores: sums must
+            # come in the same order on any machine.
+            is_in_parts=_is_on_cpu(strategy) and len(phase.architecture.mlp_layers) > 1,
             steps_per_call=self._steps_per_call,
             decay=self._decay(phase),
         )
@@ -142,10 +146,14 @@ class TrainingLoop:
         return sum(self._steps_of(window) for window in range(self.data.num_windows))
 
     def compile(self) -> None:
-        """Compiles the loop by running one step and taking it back, so that no epoch's duration includes it."""
+        """Compiles the loop by running one step and taking it back, so that no epoch's duration includes it.
+
+        For small steps in parts on one processor, `keeping_buffers_apart`.
+        """
         state = self.state()
         window = next(iter(self.data.windows(0, [0])))
-        self._call(window, self._keys(0), *map(tf.constant, (0, 1, 0)))
+        with keeping_buffers_apart(os.environ) if self._has_small_parts() else nullcontext():
+            self._call(window, self._keys(0), *map(tf.constant, (0, 1, 0)))
         self.load_state(state)
 
     def check_agreement(self, value: int) -> None:
@@ -339,6 +347,12 @@ class TrainingLoop:
 
         return tf.concat(self._strategy.experimental_local_results(self._strategy.run(score_share)), axis=0)
 
+    def _has_small_parts(self) -> bool:
+        # The whole model's layers: a tower that is trained by itself first would decide for it.
+        layers, num_weights = self._config.mlp_layers, sum(math.prod(weight.shape) for weight in self._weights)
+        is_in_parts = self.math.num_replicas == 1 and _is_on_cpu(self._strategy) and len(layers) > 1
+        return is_in_parts and are_buffers_small(self.examples_per_step, layers, num_weights)
+
     def _keys(self, epoch: int) -> tf.Tensor:
         streams = (Stream.EPOCH_ORDER, Stream.TRAIN_NEGATIVES)
         return tf.constant([derive_key(self._config.seed, stream, epoch) for stream in streams], tf.uint32)
@@ -373,10 +387,8 @@ class TrainingLoop:
         )
 
 
-def _is_in_parts(strategy: tf.distribute.Strategy, architecture: Architecture) -> bool:
-    """Whether a replica computes its gradients in two parts: on a CPU, XLA runs products this small on one thread."""
-    # Not as many as there are cores: sums must come in the same order on any machine.
-    return is_on_cpu(strategy) and len(architecture.mlp_layers) > 1
+def _is_on_cpu(strategy: tf.distribute.Strategy) -> bool:
+    return not (isinstance(strategy, tf.distribute.TPUStrategy) or tf.config.list_logical_devices("GPU"))
 
 
 def _on_device(seen: SeenItems) -> SeenItems:

@@ -174,11 +174,6 @@ def place(name: str, environment: Mapping[str, str]) -> Placement | Server:
     return Placement(name, _multi_worker_strategy(cluster), cluster.is_chief)
 
 
-def is_on_cpu(strategy: tf.distribute.Strategy) -> bool:
-    """Says whether this process computes on processors alone."""
-    return not (isinstance(strategy, tf.distribute.TPUStrategy) or tf.config.list_logical_devices("GPU"))
-
-
 @functools.cache
 def _mirrored_strategy(devices: tuple[str, ...]) -> tf.distribute.Strategy:
     # One a process: TensorFlow takes the collectives of a second one for those of the first, whose shapes may differ.

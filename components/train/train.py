@@ -28,7 +28,6 @@ from components.ncf.manifest import (
     writing_artifact,
 )
 from components.train.checkpoints import Checkpoints
-from components.train.compilation import keep_buffers_apart
 from components.train.config import TrainConfig
 from components.train.epochs import Epochs, Outcome, StopRequested
 from components.train.input_pipeline import load_training_data
@@ -38,7 +37,7 @@ from components.train.phases import plan_phases
 from components.train.recovery import restarting_when_the_cluster_is_lost
 from components.train.reporting import Reporter
 from components.train.serving import ServingModel, read_catalogue
-from components.train.strategy import Placement, Server, is_on_cpu, place, read_cluster
+from components.train.strategy import Placement, Server, place, read_cluster
 
 _LOG = logging.getLogger(__name__)
 # May change between a run and its continuation: they do not alter what a step computes, but for its rounding (where a
@@ -77,9 +76,6 @@ def train(config: TrainConfig, examples: Path, output: Path, checkpoint_dir: Pat
         if isinstance(placement, Server):
             placement.wait_for_the_chief_to_end()
             return
-        if is_on_cpu(placement.strategy):
-            num_replicas = placement.strategy.num_replicas_in_sync
-            keep_buffers_apart(os.environ, config.global_batch_size // num_replicas, config.mlp_layers)
         run = _Run(config, examples, manifest, placement, folder)
         if not placement.is_chief:
             run.fit([], stop, started)

@@ -56,6 +56,22 @@ def test_a_round_takes_the_programs_in_turn_for_each_batch(tmp_path: Path) -> No
     ]
 
 
+def test_recbole_runs_at_ours_and_at_its_own_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "recbole/ml-1m").mkdir(parents=True)
+    (tmp_path / "recbole/ml-1m/ml-1m.inter").touch()
+    bench = Bench(tmp_path, "", 3_000_000, (), with_official=False)
+    run = Run("", "", 0, 0.0, 0)
+    calls: list[tuple[str, str, int]] = []
+
+    def run_peer(program: str, _shape: object, batch: int, command: list[str], *_: object) -> Run:
+        calls.append((program, command[command.index("--batch") + 1], batch))
+        return run
+
+    monkeypatch.setattr(bench, "_run_peer", run_peer)
+    assert [call() for _, call in plan_runs(bench, ["ml-1m"], [4_096], ["recbole"], False)] == [run, run]
+    assert calls == [("RecBole", "4096", 4_096), ("RecBole at its own batch, 2,048", "2048", 4_096)]
+
+
 def test_interactions_are_written_with_the_names_that_a_reader_wants(tmp_path: Path) -> None:
     for part, users in enumerate(([7, 7], [9])):
         table = pa.table({"raw_user_id": users, "raw_item_id": [1] * len(users), "rating": [0.5] * len(users)})

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -148,6 +149,27 @@ def test_a_gpu_computes_a_step_in_one_piece(
 ) -> None:
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [f"/device:{kind}:0"])
     assert not make_loop(make_config()).math.is_in_parts
+
+
+@pytest.mark.parametrize(
+    ("changes", "are_apart"),
+    [({}, True), ({"mlp_layers": (8,), "mlp_regularization": (0.0,)}, False), ({"global_batch_size": 100_000}, False)],
+    ids=["small parts", "one piece", "large parts"],
+)
+def test_small_parts_are_compiled_so_that_they_share_no_memory(
+    make_config: MakeConfig,
+    make_loop: MakeLoop,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, object],
+    are_apart: bool,
+) -> None:
+    loop = make_loop(make_config(**changes))
+    flags = []
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(loop, "_call", lambda *_: flags.append(os.environ["XLA_FLAGS"]))
+    loop.compile()
+    assert flags == ["--xla_multiheap_size_constraint_per_heap=1" if are_apart else ""]
+    assert os.environ["XLA_FLAGS"] == ""
 
 
 @pytest.mark.parametrize(

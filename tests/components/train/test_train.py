@@ -175,24 +175,24 @@ def test_a_run_that_is_told_to_stop_saves_first(examples: Path, tmp_path: Path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("setting", "flags", "are_apart"),
-    [
-        ("global_batch_size=1000", "", True),
-        ("global_batch_size=1000", "--xla_multiheap_size_constraint_per_heap=-1", False),
-        ("global_batch_size=40000", "", False),
-    ],
-    ids=["small", "not wanted", "large"],
-)
-def test_the_results_of_a_small_step_share_no_memory(
-    examples: Path, tmp_path: Path, setting: str, flags: str, are_apart: bool
-) -> None:
+def test_the_results_of_a_small_step_share_no_memory_and_are_the_same(examples: Path, tmp_path: Path) -> None:
     """What XLA reports of the memory that it gave the loop: one block that is divided, or one block for each result."""
-    environment = {**os.environ, "XLA_FLAGS": f"--xla_dump_to={tmp_path / 'xla'} {flags}"}
-    subprocess.run(command_of(examples, tmp_path / "model", "num_epochs=1", setting), check=True, env=environment)
-    (report,) = (tmp_path / "xla").glob("*_run_on_one_*buffer-assignment.txt")
-    num_blocks = report.read_text().count("preallocated-temp:")
-    assert num_blocks > 20 if are_apart else num_blocks == 1
+
+    def blocks(name: str, setting: str, flags: str = "") -> int:
+        environment = {
+            **os.environ,
+            "XLA_FLAGS": f"--xla_dump_to={tmp_path / name} {flags}",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        command = command_of(examples, tmp_path / f"model-{name}", "num_epochs=1", setting)
+        subprocess.run(command, check=True, env=environment)
+        (report,) = (tmp_path / name).glob("*_run_on_one_*buffer-assignment.txt")
+        return report.read_text().count("preallocated-temp:")
+
+    assert blocks("small", "global_batch_size=1000") > 20
+    assert blocks("unwanted", "global_batch_size=1000", "--xla_multiheap_size_constraint_per_heap=-1") == 1
+    assert_same_model(tmp_path / "model-small", tmp_path / "model-unwanted")
+    assert blocks("large", "global_batch_size=100000") == 1
 
 
 @pytest.mark.slow
