@@ -86,7 +86,8 @@ class TrainingLoop:
         self._groups_per_step = groups * num_replicas
         steps_at_once = max(1, _EXAMPLES_PER_CALL // self.examples_per_step)
         longest = math.ceil(data.window_rows / self._groups_per_step)
-        self._steps_per_call = min(config.steps_per_loop, steps_at_once, longest)
+        saved_after = config.checkpoint_every_steps or longest
+        self._steps_per_call = min(config.steps_per_loop, steps_at_once, longest, saved_after)
         self.math = StepMath(
             architecture=phase.architecture,
             config=config,

@@ -1,5 +1,6 @@
 """Trains NeuMF on an `examples` folder and writes a `model` folder."""
 
+import atexit
 import errno
 import json
 import logging
@@ -78,12 +79,17 @@ def train(config: TrainConfig, examples: Path, output: Path, checkpoint_dir: Pat
             return
         run = _Run(config, examples, manifest, placement, folder)
         if not placement.is_chief:
-            run.fit([], stop, started)
+            with _explaining_full_memory(config):
+                run.fit([], stop, started)
             return
         if _is_trained(output, config, manifest):
             _LOG.info("%s holds this very model: nothing to train", output)
             return
-        with writing_artifact(output) as partial, _explaining_full_disks(output, folder):
+        with (
+            writing_artifact(output) as partial,
+            _explaining_full_disks(output, folder),
+            _explaining_full_memory(config),
+        ):
             outcomes, loop = run.fit([str(partial / "tensorboard"), *_platform_logs()], stop, started)
             run.export(partial, outcomes[-1], loop)
             training = run.describe(outcomes, loop) | {"duration_s": time.perf_counter() - started}
@@ -194,6 +200,21 @@ class _Run:
         identity |= {"examples_digest": self.manifest["digest"], "examples_per_step": loop.examples_per_step}
         folder = self.checkpoints_folder / phase
         return Checkpoints(folder, identity, self.config.max_checkpoints, self.placement.is_chief)
+
+
+@contextmanager
+def _explaining_full_memory(config: TrainConfig) -> Iterator[None]:
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        if os.strerror(errno.ENOSPC) in str(error):
+            raise
+        # XLA frees some of what it had twice, when Python's objects go at the end of the process: end before.
+        atexit.register(os._exit, 1)
+        raise InputError(
+            f"The memory does not hold a step with train.global_batch_size {config.global_batch_size}, "
+            f"train.num_factors {config.num_factors} and train.mlp_layers {list(config.mlp_layers)}: lower one of them."
+        ) from error
 
 
 @contextmanager

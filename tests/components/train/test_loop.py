@@ -151,6 +151,16 @@ def test_a_gpu_computes_a_step_in_one_piece(
     assert not make_loop(make_config()).math.is_in_parts
 
 
+def test_no_call_goes_on_past_the_steps_after_which_a_checkpoint_is_due(
+    make_config: MakeConfig, make_loop: MakeLoop
+) -> None:
+    loop = make_loop(make_config(checkpoint_every_steps=7, steps_per_loop=1000))
+    ends: list[int] = []
+    loop.run_epoch(0, after_call=lambda progress: ends.append(progress.num_steps))
+    assert loop.steps_per_epoch > 7
+    assert ends == [*range(7, loop.steps_per_epoch, 7), loop.steps_per_epoch]
+
+
 @pytest.mark.parametrize(
     ("changes", "are_apart"),
     [({}, True), ({"mlp_layers": (8,), "mlp_regularization": (0.0,)}, False), ({"global_batch_size": 100_000}, False)],

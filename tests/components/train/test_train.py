@@ -175,6 +175,17 @@ def test_a_run_that_is_told_to_stop_saves_first(examples: Path, tmp_path: Path, 
 
 
 @pytest.mark.slow
+def test_a_step_that_the_memory_does_not_hold_is_refused(examples: Path, tmp_path: Path) -> None:
+    command = command_of(examples, tmp_path / "model", "num_epochs=1", "global_batch_size=1000000000")
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "error: The memory does not hold a step with train.global_batch_size 1000000000," in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.endswith("lower one of them.\n")
+    assert not [path for path in tmp_path.iterdir() if path.name != "model-checkpoints"]
+
+
+@pytest.mark.slow
 def test_the_results_of_a_small_step_share_no_memory_and_are_the_same(examples: Path, tmp_path: Path) -> None:
     """What XLA reports of the memory that it gave the loop: one block that is divided, or one block for each result."""
 
