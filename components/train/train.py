@@ -63,8 +63,8 @@ def train(config: TrainConfig, examples: Path, output: Path, checkpoint_dir: Pat
             model is written.
 
     Raises:
-        InputError: Parameters, data and devices do not fit together, the loss became non-finite, or a file could not be
-            written.
+        InputError: Parameters, data and devices do not fit together, the memory does not hold a step, the loss became
+            non-finite, or a file could not be written.
         SystemExit: The process was told to end by SIGTERM or Ctrl-C, and the run is saved.
     """
     started = time.perf_counter()
@@ -72,24 +72,24 @@ def train(config: TrainConfig, examples: Path, output: Path, checkpoint_dir: Pat
     _check_places(output, checkpoint_dir)
     manifest = read_manifest(examples, "examples")
     folder = checkpoint_dir or output.parent / f"{output.name}-checkpoints"
-    with restarting_when_the_cluster_is_lost(read_cluster(os.environ)), StopRequested().listening() as stop:
+    cluster = read_cluster(os.environ)
+    with (
+        restarting_when_the_cluster_is_lost(cluster),
+        _explaining_full_memory(config),
+        StopRequested().listening() as stop,
+    ):
         placement = place(config.strategy, os.environ)
         if isinstance(placement, Server):
             placement.wait_for_the_chief_to_end()
             return
         run = _Run(config, examples, manifest, placement, folder)
         if not placement.is_chief:
-            with _explaining_full_memory(config):
-                run.fit([], stop, started)
+            run.fit([], stop, started)
             return
         if _is_trained(output, config, manifest):
             _LOG.info("%s holds this very model: nothing to train", output)
             return
-        with (
-            writing_artifact(output) as partial,
-            _explaining_full_disks(output, folder),
-            _explaining_full_memory(config),
-        ):
+        with writing_artifact(output) as partial, _explaining_full_disks(output, folder):
             outcomes, loop = run.fit([str(partial / "tensorboard"), *_platform_logs()], stop, started)
             run.export(partial, outcomes[-1], loop)
             training = run.describe(outcomes, loop) | {"duration_s": time.perf_counter() - started}
@@ -204,11 +204,10 @@ class _Run:
 
 @contextmanager
 def _explaining_full_memory(config: TrainConfig) -> Iterator[None]:
+    """Of the process or of a device; a full disk, which TensorFlow reports likewise, is explained before."""
     try:
         yield
     except tf.errors.ResourceExhaustedError as error:
-        if os.strerror(errno.ENOSPC) in str(error):
-            raise
         # XLA frees some of what it had twice, when Python's objects go at the end of the process: end before.
         atexit.register(os._exit, 1)
         raise InputError(
